@@ -1,0 +1,255 @@
+// Package bus is the way to NATS JetStream: it connects, ensures what the contract says, publishes and consumes.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/propagation"
+
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/fault"
+)
+
+// Config is how to reach the bus.
+type Config struct {
+	// URL of the NATS servers, comma separated.
+	URL string `yaml:"url"`
+	// Credentials is the path of a NATS credentials file. Empty: none.
+	Credentials string `yaml:"credentials"`
+	// Replicas is how many nodes of the NATS cluster keep each stream and bucket: 1, 3 or 5.
+	Replicas int `yaml:"replicas"`
+	// KeepEvents is how long events stay on the bus: how long subscription and log may be away without loss.
+	KeepEvents time.Duration `yaml:"keep_events"`
+	// KeepOutcomes is the same for outcomes.
+	KeepOutcomes time.Duration `yaml:"keep_outcomes"`
+	// DuplicateWindow is how long an event's id is remembered; each costs 130 bytes of the server's memory.
+	DuplicateWindow time.Duration `yaml:"duplicate_window"`
+}
+
+// Defaults suit a NATS server beside us.
+func Defaults() Config {
+	o := contract.DefaultOptions()
+	return Config{
+		URL: nats.DefaultURL, Replicas: o.Replicas,
+		KeepEvents: o.KeepEvents, KeepOutcomes: o.KeepOutcomes, DuplicateWindow: o.DuplicateWindow,
+	}
+}
+
+// Validate says what is wrong with a config.
+func (c Config) Validate() error {
+	var bad fault.Collector
+	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
+		bad.Add("replicas", "%d is not 1, 3 or 5", c.Replicas)
+	}
+	for name, d := range map[string]time.Duration{"keep_events": c.KeepEvents, "keep_outcomes": c.KeepOutcomes} {
+		if d < time.Hour {
+			bad.Add(name, "%s is too short to survive an outage; at least 1h", d)
+		}
+	}
+	if c.DuplicateWindow < time.Minute || c.DuplicateWindow > c.KeepEvents {
+		bad.Add("duplicate_window", "%s is not between 1m and keep_events", c.DuplicateWindow)
+	}
+	return bad.Err()
+}
+
+func (c Config) options() contract.Options {
+	return contract.Options{Replicas: c.Replicas, KeepEvents: c.KeepEvents, KeepOutcomes: c.KeepOutcomes, DuplicateWindow: c.DuplicateWindow}
+}
+
+// Bus is a connection to NATS JetStream. It may be used at once. Close it when all who use it are gone.
+type Bus struct {
+	conn *nats.Conn
+	js   jetstream.JetStream
+	log  *slog.Logger
+
+	batches chan struct{} // bounds how many batches are open: the server keeps 50 a stream for all of us
+}
+
+// maxPending is how many publishes may wait for their acks at once over one connection.
+const maxPending = 16_384
+
+// Connect connects to the servers, trying until ctx ends, and ensures that all streams, buckets and consumers are as
+// the contract says. Options are added to the connection's own.
+func Connect(ctx context.Context, cfg Config, log *slog.Logger, options ...nats.Option) (*Bus, error) {
+	if cfg.Credentials != "" {
+		options = append(options, nats.UserCredentials(cfg.Credentials))
+	}
+	options = append([]nats.Option{
+		nats.Name("shopbell"),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(250 * time.Millisecond),
+		// What cannot be sent now is an error now: whoever publishes decides whether to try again, and nothing is
+		// published long after its publisher was told that it was not.
+		nats.ReconnectBufSize(-1),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			log.Warn("bus away", slog.Any("error", err))
+		}),
+		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("bus back", slog.String("server", c.ConnectedServerName())) }),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+			subject := ""
+			if s != nil {
+				subject = s.Subject
+			}
+			log.Warn("bus error", slog.Any("error", err), slog.String("subject", subject))
+		}),
+	}, options...)
+	conn, err := dial(ctx, cfg.URL, log, options)
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(maxPending), jetstream.WithPublishAsyncTimeout(5*time.Second))
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	b := &Bus{conn: conn, js: js, log: log, batches: make(chan struct{}, 16)}
+	if err := b.ensure(ctx, cfg.options()); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func dial(ctx context.Context, url string, log *slog.Logger, options []nats.Option) (*nats.Conn, error) {
+	for told := false; ; told = true {
+		conn, err := nats.Connect(url, options...)
+		if err == nil {
+			return conn, nil
+		}
+		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) {
+			return nil, fmt.Errorf("connect to the bus at %s: %w: check bus.credentials", url, err)
+		}
+		if !told {
+			log.WarnContext(ctx, "bus not there yet, trying on", slog.String("url", url), slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connect to the bus at %s: %w (stopped trying: %w)", url, err, context.Cause(ctx))
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// ensure creates what is not there and changes what differs. All rooms do so when they start, in any order.
+func (b *Bus) ensure(ctx context.Context, o contract.Options) error {
+	return b.retry(ctx, 30*time.Second, func(ctx context.Context) error {
+		for _, cfg := range contract.Streams(o) {
+			if _, err := b.js.CreateOrUpdateStream(ctx, cfg); err != nil {
+				return fmt.Errorf("ensure stream %s: %w", cfg.Name, err)
+			}
+		}
+		for _, cfg := range contract.Buckets(o) {
+			if _, err := b.js.CreateOrUpdateKeyValue(ctx, cfg); err != nil {
+				return fmt.Errorf("ensure bucket %s: %w", cfg.Bucket, err)
+			}
+		}
+		for _, c := range contract.Consumers() {
+			if _, err := b.js.CreateOrUpdateConsumer(ctx, c.Stream, c.Config); err != nil {
+				return fmt.Errorf("ensure consumer %s: %w", c.Config.Durable, err)
+			}
+		}
+		return nil
+	})
+}
+
+// retry calls do until it succeeds, the error is not one that passes, or the time is up.
+func (b *Bus) retry(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		err := do(ctx)
+		if err == nil || !passing(err) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// passing says whether the same call may succeed a moment later: the bus is away, busy or between two leaders.
+func passing(err error) bool {
+	for _, known := range []error{
+		nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
+		nats.ErrConnectionDraining,
+		jetstream.ErrNoStreamResponse, jetstream.ErrAsyncPublishTimeout, jetstream.ErrTooManyStalledMsgs,
+		context.DeadlineExceeded,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.Code >= 500 || api.ErrorCode == errBatchIncomplete)
+}
+
+// Connected says whether the bus can be reached right now.
+func (b *Bus) Connected() bool { return b.conn.IsConnected() }
+
+// Bucket opens a bucket of the contract.
+func (b *Bus) Bucket(ctx context.Context, name string) (jetstream.KeyValue, error) {
+	kv, err := b.js.KeyValue(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	return kv, nil
+}
+
+// Stream opens a stream of the contract.
+func (b *Bus) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	s, err := b.js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// Close sends what is still to be sent and closes the connection.
+func (b *Bus) Close() {
+	if b.conn.IsConnected() {
+		if err := b.conn.FlushTimeout(2 * time.Second); err != nil {
+			b.log.Warn("bus closed with messages unsent", slog.Any("error", err))
+		}
+	}
+	b.conn.Close()
+}
+
+// propagator writes W3C trace context.
+var propagator = propagation.TraceContext{}
+
+// carrier lets a trace travel in NATS headers, in lower case as other clients look for it: nats.Header tells upper
+// from lower case, which OpenTelemetry's own carrier does not mind.
+type carrier nats.Header
+
+func (c carrier) Get(key string) string {
+	if v := c[key]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+func (c carrier) Set(key, value string) { c[key] = []string{value} }
+
+func (c carrier) Keys() []string {
+	keys := make([]string, 0, len(c))
+	for k := range c {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// Inject writes the trace of ctx into a message's headers.
+func Inject(ctx context.Context, m *nats.Msg) { propagator.Inject(ctx, carrier(m.Header)) }
+
+// Extract gives a context with the trace that a message's headers hold.
+func Extract(ctx context.Context, h nats.Header) context.Context {
+	return propagator.Extract(ctx, carrier(h))
+}

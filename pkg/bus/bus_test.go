@@ -1,0 +1,170 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/bus/bustest"
+	"shopbell.dev/pkg/contract"
+)
+
+func event(id string) *nats.Msg {
+	e := contract.Event{ShopID: "demo", ID: id, Type: "order_created", AcceptedAt: time.Now(), Data: []byte(`{"n":1}`)}
+	return e.Message()
+}
+
+func messages(t *testing.T, b *bus.Bus, stream string) uint64 {
+	t.Helper()
+	s, err := b.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.State.Msgs
+}
+
+func TestPublishBatch_IsWholeAndToleratesRepeats(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	if _, err := b.PublishAcks(t.Context(), event("two")); err != nil {
+		t.Fatal(err)
+	}
+	acks, err := b.PublishBatch(t.Context(), []*nats.Msg{event("one"), event("two"), event("three")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{false, true, false} {
+		if acks[i].Duplicate != want {
+			t.Errorf("ack %d: duplicate %v, want %v", i, acks[i].Duplicate, want)
+		}
+	}
+	if got := messages(t, b, contract.Events); got != 3 {
+		t.Errorf("stream holds %d messages, want 3: the probing must store nothing", got)
+	}
+	acks, err = b.PublishBatch(t.Context(), []*nats.Msg{event("one"), event("two"), event("three")})
+	if err != nil || !acks[0].Duplicate || !acks[1].Duplicate || !acks[2].Duplicate {
+		t.Errorf("repeat of the whole batch: %v, %v, want three duplicates", acks, err)
+	}
+}
+
+func TestPublishBatch_ManyAtOnceAllArrive(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	var wg sync.WaitGroup
+	for i := range 80 { // more than the server keeps in flight
+		wg.Go(func() {
+			var batch []*nats.Msg
+			for j := range 20 {
+				batch = append(batch, event(fmt.Sprintf("%d-%d", i, j)))
+			}
+			if _, err := b.PublishBatch(t.Context(), batch); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := messages(t, b, contract.Events); got != 1600 {
+		t.Errorf("stream holds %d messages, want 1600", got)
+	}
+}
+
+func TestPublish_EndsWithItsContextWhenTheBusIsAway(t *testing.T) {
+	t.Parallel()
+	b, server := bustest.Server(t)
+	server.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	if err := b.Publish(ctx, event("one")); err == nil {
+		t.Error("Publish without a bus: no error")
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("Publish without a bus took %s, want about 300ms", took)
+	}
+}
+
+func TestBatches_ComeAgainAfterAnErrorAndAreAckedOnce(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	for i := range 50 {
+		if err := b.Publish(t.Context(), event(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var mu sync.Mutex // guards seen and failed
+	seen, failed := map[string]bool{}, false
+	err := b.Batches(ctx, contract.Matcher, 2, 10, func(_ context.Context, batch []bus.Message) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !failed {
+			failed = true
+			return errors.New("first batch fails")
+		}
+		for _, m := range batch {
+			e, err := contract.ParseEvent(m.Headers(), m.Data())
+			if err != nil {
+				return err
+			}
+			seen[e.ID] = true
+		}
+		if len(seen) == 50 {
+			stop()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting, unanswered, err := b.Pending(t.Context(), contract.Matcher)
+	if err != nil || waiting != 0 || unanswered != 0 {
+		t.Errorf("after all were acked: %d waiting, %d unanswered, %v, want 0, 0, nil", waiting, unanswered, err)
+	}
+}
+
+func TestLater_FiresAtItsTimeWithItsHeaders(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	d := contract.Delivery{
+		Event: contract.Event{ShopID: "demo", ID: "e1", Type: "paid", AcceptedAt: time.Now(), Data: []byte("549.50")},
+		ID:    "dlv_1", WebhookID: "wh_1", MatchedAt: time.Now(), Attempt: 3,
+	}
+	at := time.Now().Add(700 * time.Millisecond)
+	if err := b.Publish(t.Context(), d.Later(at)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	var fired time.Time
+	var got contract.Delivery
+	if err := b.Consume(ctx, contract.Sender, 10, func(m bus.Message) {
+		fired = time.Now()
+		got, _ = contract.ParseDelivery(m.Headers(), m.Data())
+		_ = m.Ack()
+		stop()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != "dlv_1" || got.Attempt != 3 || string(got.Data) != "549.50" {
+		t.Fatalf("fired delivery = %+v, want dlv_1's attempt 3", got)
+	}
+	if fired.Before(at) {
+		t.Errorf("fired %s early", at.Sub(fired))
+	}
+	for deadline := time.Now().Add(10 * time.Second); messages(t, b, contract.Deliveries) != 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("messages are left: the timer goes when it fires, and the delivery when it is acked")
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"shopbell.dev/pkg/contract"
+)
+
+// Message is a message that was handed out. Exactly one of its verdicts must be given: Ack, Nak, NakWithDelay or Term.
+type Message = jetstream.Msg
+
+// Consume hands the messages of a consumer to handle one after the other, from one goroutine, until ctx ends; then it
+// hands over what it has pulled and returns. Handle must not block longer than it takes another message to be made
+// room for: it usually starts a goroutine. Ahead is how many messages are pulled in advance.
+func (b *Bus) Consume(ctx context.Context, consumer string, ahead int, handle func(Message)) error {
+	c, err := b.consumer(ctx, consumer)
+	if err != nil {
+		return err
+	}
+	flow, err := c.Consume(handle,
+		jetstream.PullMaxMessages(ahead),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+			b.log.WarnContext(ctx, "consuming is disturbed, going on", slog.String("consumer", consumer), slog.Any("error", err))
+		}))
+	if err != nil {
+		return fmt.Errorf("consume %s: %w", consumer, err)
+	}
+	<-ctx.Done()
+	// Drained, not stopped: a stop would leave what was pulled unanswered until its AckWait has passed.
+	flow.Drain()
+	select {
+	case <-flow.Closed():
+	case <-time.After(10 * time.Second):
+		b.log.WarnContext(ctx, "consumer did not drain in time; what it had pulled comes again", slog.String("consumer", consumer))
+	}
+	return nil
+}
+
+// Batches hands the messages of a consumer to handle in batches of what has come in, at most size at a time, from that
+// many workers at once, until ctx ends; then it hands over what it has pulled, and returns. When handle returns nil
+// the batch is acked; else it comes again after a while. The context that handle gets does not end with ctx: handle
+// bounds its own work, and a batch that was begun is finished. Handle may Term a message that can never be handled.
+func (b *Bus) Batches(ctx context.Context, consumer string, workers, size int, handle func(context.Context, []Message) error) error {
+	queue := make(chan Message, size) // what one worker may take next while all are at work
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			batch := make([]Message, 0, size)
+			for first := range queue {
+				batch = append(batch[:0], first)
+				for more := true; more && len(batch) < size; {
+					select {
+					case m, ok := <-queue:
+						if more = ok; ok {
+							batch = append(batch, m)
+						}
+					default:
+						more = false
+					}
+				}
+				b.settle(ctx, consumer, batch, handle(context.WithoutCancel(ctx), batch))
+			}
+		})
+	}
+	err := b.Consume(ctx, consumer, 2*size, func(m Message) { queue <- m })
+	close(queue)
+	wg.Wait()
+	return err
+}
+
+// settle acks a batch, or asks for it again.
+func (b *Bus) settle(ctx context.Context, consumer string, batch []Message, err error) {
+	if err == nil {
+		for _, m := range batch {
+			if err := m.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+				b.log.WarnContext(ctx, "ack not sent; the message comes again", slog.String("consumer", consumer), slog.Any("error", err))
+			}
+		}
+		return
+	}
+	b.log.ErrorContext(ctx, "batch not handled, trying again", slog.String("consumer", consumer),
+		slog.Int("messages", len(batch)), slog.Any("error", err))
+	for _, m := range batch {
+		_ = m.NakWithDelay(time.Second) // if this is not sent either, AckWait brings the message back
+	}
+}
+
+func (b *Bus) consumer(ctx context.Context, name string) (jetstream.Consumer, error) {
+	for _, c := range contract.Consumers() {
+		if c.Config.Durable != name {
+			continue
+		}
+		consumer, err := b.js.Consumer(ctx, c.Stream, name)
+		if err != nil {
+			return nil, fmt.Errorf("open consumer %s: %w", name, err)
+		}
+		return consumer, nil
+	}
+	return nil, fmt.Errorf("consumer %s is not in the contract", name)
+}
+
+// Pending is how many messages a consumer has not been given yet, and how many it has not answered.
+func (b *Bus) Pending(ctx context.Context, name string) (waiting uint64, unanswered int, err error) {
+	c, err := b.consumer(ctx, name)
+	if err != nil {
+		return 0, 0, err
+	}
+	info, err := c.Info(ctx)
+	if err != nil {
+		return 0, 0, fmt.Errorf("ask for consumer %s: %w", name, err)
+	}
+	return info.NumPending, info.NumAckPending, nil
+}

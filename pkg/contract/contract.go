@@ -1,0 +1,139 @@
+// Package contract is what lies on the bus and what it is called: streams, subjects, consumers, buckets and headers.
+// Nobody else makes or takes apart a subject.
+package contract
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The streams.
+const (
+	Events     = "EVENTS"
+	Deliveries = "DELIVERIES"
+	Held       = "HELD"
+	Outcomes   = "OUTCOMES"
+)
+
+// The buckets.
+const (
+	Webhooks = "WEBHOOKS"
+	Shops    = "SHOPS"
+)
+
+// The durable consumers. A consumer belongs to a room; its replicas share the work.
+const (
+	Matcher     = "subscription-matcher" // on EVENTS: matches webhooks
+	Switcher    = "subscription-switch"  // on OUTCOMES: switches webhooks off
+	Sender      = "sender"               // on DELIVERIES: makes attempts
+	LogEvents   = "log-events"           // on EVENTS: remembers events
+	LogOutcomes = "log-outcomes"         // on OUTCOMES: remembers what became of them
+)
+
+// Options are the choices of a deployment. All rooms must be given the same.
+type Options struct {
+	// Replicas is how many nodes of the NATS cluster keep each stream and bucket: 1, 3 or 5.
+	Replicas int
+	// KeepEvents is how long events stay on the bus, at least an hour. It bounds how long subscription and log may
+	// be away without losing anything.
+	KeepEvents time.Duration
+	// KeepOutcomes is the same for outcomes.
+	KeepOutcomes time.Duration
+	// DuplicateWindow is how long the id of an event is remembered, so that a repeat is answered "duplicate". Each id
+	// costs 130 bytes of the server's memory.
+	DuplicateWindow time.Duration
+}
+
+// DefaultOptions suit one machine.
+func DefaultOptions() Options {
+	return Options{Replicas: 1, KeepEvents: 7 * 24 * time.Hour, KeepOutcomes: 7 * 24 * time.Hour, DuplicateWindow: time.Hour}
+}
+
+// Streams are all streams, as they must be.
+func Streams(o Options) []jetstream.StreamConfig {
+	return []jetstream.StreamConfig{
+		{
+			Name:        Events,
+			Description: "what happened in the shops",
+			Subjects:    []string{"events.>"},
+			Retention:   jetstream.LimitsPolicy,
+			MaxAge:      o.KeepEvents,
+			Storage:     jetstream.FileStorage,
+			Replicas:    o.Replicas,
+			Duplicates:  min(o.DuplicateWindow, o.KeepEvents),
+			// A batch of events is taken whole or not at all.
+			AllowAtomicPublish: true,
+			AllowDirect:        true,
+		},
+		{
+			Name:        Deliveries,
+			Description: "events on their way to webhooks, and timers for those that wait",
+			Subjects:    []string{"deliveries.*.*", "later.*.*"},
+			Retention:   jetstream.WorkQueuePolicy,
+			Storage:     jetstream.FileStorage,
+			Replicas:    o.Replicas,
+			// Long enough for a publisher that repeats itself after a crash and an AckWait.
+			Duplicates:        2 * time.Minute,
+			AllowMsgSchedules: true, // timers: ADR-51
+			AllowRollup:       true, // a timer may replace the one before it
+			AllowDirect:       true,
+		},
+		{
+			Name:        Held,
+			Description: "deliveries that wait until their webhook is switched on again",
+			Subjects:    []string{"held.*"},
+			Retention:   jetstream.LimitsPolicy,
+			Storage:     jetstream.FileStorage,
+			Replicas:    o.Replicas,
+			Duplicates:  2 * time.Minute,
+			AllowDirect: true,
+		},
+		{
+			Name:        Outcomes,
+			Description: "what was decided and what came of it",
+			Subjects:    []string{"outcomes.*.*", "outcomes.*.*.switch"},
+			Retention:   jetstream.LimitsPolicy,
+			MaxAge:      o.KeepOutcomes,
+			Storage:     jetstream.FileStorage,
+			Replicas:    o.Replicas,
+			Duplicates:  2 * time.Minute,
+			AllowDirect: true,
+		},
+	}
+}
+
+// Buckets are all buckets, as they must be.
+func Buckets(o Options) []jetstream.KeyValueConfig {
+	return []jetstream.KeyValueConfig{
+		{Bucket: Webhooks, Description: "the webhooks, by shop and id", History: 5, Storage: jetstream.FileStorage, Replicas: o.Replicas},
+		{Bucket: Shops, Description: "the shops' settings", History: 5, Storage: jetstream.FileStorage, Replicas: o.Replicas},
+	}
+}
+
+// ackWait is how long a message that somebody took may stay unanswered before it is handed out again: the time that
+// passes until the work of a process that was killed goes on. Whoever works longer says so with InProgress.
+const ackWait = 20 * time.Second
+
+// Consumer is a durable consumer and the stream it reads.
+type Consumer struct {
+	Stream string
+	Config jetstream.ConsumerConfig
+}
+
+// Consumers are all consumers, as they must be.
+func Consumers() []Consumer {
+	consumer := func(stream, name, filter string, pending int) Consumer {
+		return Consumer{stream, jetstream.ConsumerConfig{
+			Durable: name, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
+			MaxAckPending: pending, DeliverPolicy: jetstream.DeliverAllPolicy, MaxDeliver: -1,
+		}}
+	}
+	return []Consumer{
+		consumer(Events, Matcher, "events.>", 10_000),
+		consumer(Events, LogEvents, "events.>", 20_000),
+		consumer(Deliveries, Sender, "deliveries.*.*", 20_000),
+		consumer(Outcomes, LogOutcomes, "outcomes.*.*", 20_000),
+		consumer(Outcomes, Switcher, "outcomes.*.*.switch", 1_000),
+	}
+}

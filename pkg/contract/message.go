@@ -1,0 +1,218 @@
+package contract
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The headers of our messages. nats.Header tells upper from lower case.
+const (
+	hdrShop        = "Shopbell-Shop"
+	hdrEvent       = "Shopbell-Event"
+	hdrType        = "Shopbell-Type"
+	hdrAction      = "Shopbell-Action"
+	hdrOccurredAt  = "Shopbell-Occurred-At"
+	hdrEnvironment = "Shopbell-Environment"
+	hdrKey         = "Shopbell-Key"
+	hdrContentType = "Shopbell-Content-Type"
+	hdrAcceptedAt  = "Shopbell-Accepted-At"
+	hdrDelivery    = "Shopbell-Delivery"
+	hdrWebhook     = "Shopbell-Webhook"
+	hdrMatchedAt   = "Shopbell-Matched-At"
+	hdrAttempt     = "Shopbell-Attempt"
+	hdrByHand      = "Shopbell-By-Hand"
+	hdrWholeBody   = "Shopbell-Whole-Body"
+	hdrRelease     = "Shopbell-Release"
+
+	hdrSchedule       = "Nats-Schedule"
+	hdrScheduleTarget = "Nats-Schedule-Target"
+)
+
+// Event is an event as it lies on the bus: its payload is the message's body, everything else its headers.
+type Event struct {
+	ShopID, ID, Type, Action string
+	OccurredAt               string // RFC 3339, as the publisher wrote it
+	Environment              string // "live" or "test"
+	Key                      string
+	ContentType              string
+	AcceptedAt               time.Time
+	Data                     []byte
+}
+
+// Delivery is an event on its way to one webhook. Data is the event's payload, or the finished body when WholeBody is
+// set.
+type Delivery struct {
+	Event
+	ID, WebhookID string
+	MatchedAt     time.Time
+	Attempt       int  // the number of the attempt to make, from 1
+	ByHand        bool // somebody asked for this one attempt: it is not followed by others
+	WholeBody     bool // Data is the body, made before, and goes out as it is
+}
+
+// Message makes the event's message. Its id makes a repeat harmless.
+func (e *Event) Message() *nats.Msg {
+	m := &nats.Msg{Subject: EventSubject(e.ShopID, e.Type), Header: make(nats.Header, 12), Data: e.Data}
+	e.setHeaders(m.Header)
+	m.Header[jetstream.MsgIDHeader] = []string{e.ShopID + "/" + e.ID}
+	return m
+}
+
+func (e *Event) setHeaders(h nats.Header) {
+	set(h, hdrShop, e.ShopID)
+	set(h, hdrEvent, e.ID)
+	set(h, hdrType, e.Type)
+	set(h, hdrAction, e.Action)
+	set(h, hdrOccurredAt, e.OccurredAt)
+	set(h, hdrEnvironment, e.Environment)
+	set(h, hdrKey, e.Key)
+	set(h, hdrContentType, e.ContentType)
+	set(h, hdrAcceptedAt, e.AcceptedAt.UTC().Format(time.RFC3339Nano))
+}
+
+// ParseEvent reads an event's message. The event's Data is the message's.
+func ParseEvent(h nats.Header, data []byte) (Event, error) {
+	e := Event{
+		ShopID: get(h, hdrShop), ID: get(h, hdrEvent), Type: get(h, hdrType), Action: get(h, hdrAction),
+		OccurredAt: get(h, hdrOccurredAt), Environment: get(h, hdrEnvironment), Key: get(h, hdrKey),
+		ContentType: get(h, hdrContentType), Data: data,
+	}
+	if e.ShopID == "" || e.ID == "" || e.Type == "" {
+		return e, fmt.Errorf("event message: shop %q, id %q, type %q: none may be empty", e.ShopID, e.ID, e.Type)
+	}
+	var err error
+	if e.AcceptedAt, err = time.Parse(time.RFC3339Nano, get(h, hdrAcceptedAt)); err != nil {
+		return e, fmt.Errorf("event message %s/%s: time of acceptance: %w", e.ShopID, e.ID, err)
+	}
+	return e, nil
+}
+
+// Message makes the message that has this attempt made at once.
+func (d *Delivery) Message() *nats.Msg {
+	m := &nats.Msg{Subject: DeliverySubject(d.WebhookID), Header: d.headers(), Data: d.Data}
+	m.Header[jetstream.MsgIDHeader] = []string{d.messageID("now")}
+	return m
+}
+
+// Later makes the message that has this attempt made at the given time (a scheduled message, ADR-51). The server keeps
+// it over restarts; a time that has passed is now.
+func (d *Delivery) Later(at time.Time) *nats.Msg {
+	m := &nats.Msg{Subject: LaterSubject(d.WebhookID, d.ID), Header: d.headers(), Data: d.Data}
+	m.Header[jetstream.MsgIDHeader] = []string{d.messageID("later")}
+	m.Header[hdrSchedule] = []string{"@at " + at.UTC().Format(time.RFC3339Nano)}
+	m.Header[hdrScheduleTarget] = []string{DeliverySubject(d.WebhookID)}
+	return m
+}
+
+// Hold makes the message that keeps the delivery until its webhook is switched on again.
+func (d *Delivery) Hold() *nats.Msg {
+	m := &nats.Msg{Subject: HeldSubject(d.WebhookID), Header: d.headers(), Data: d.Data}
+	m.Header[jetstream.MsgIDHeader] = []string{d.messageID("held")}
+	return m
+}
+
+// messageID names one attempt of one delivery in one place, so that publishing it twice makes one message. What
+// somebody asks for by hand is told apart by the time he asked.
+func (d *Delivery) messageID(place string) string {
+	id := d.ID + "/" + strconv.Itoa(d.Attempt) + "/" + place
+	if d.ByHand {
+		id += "/" + strconv.FormatInt(d.MatchedAt.UnixNano(), 36)
+	}
+	return id
+}
+
+func (d *Delivery) headers() nats.Header {
+	h := make(nats.Header, 20)
+	d.setHeaders(h)
+	set(h, hdrDelivery, d.ID)
+	set(h, hdrWebhook, d.WebhookID)
+	set(h, hdrMatchedAt, d.MatchedAt.UTC().Format(time.RFC3339Nano))
+	set(h, hdrAttempt, strconv.Itoa(d.Attempt))
+	setFlag(h, hdrByHand, d.ByHand)
+	setFlag(h, hdrWholeBody, d.WholeBody)
+	return h
+}
+
+// ParseDelivery reads a delivery's message. The delivery's Data is the message's.
+func ParseDelivery(h nats.Header, data []byte) (Delivery, error) {
+	e, err := ParseEvent(h, data)
+	d := Delivery{
+		Event: e, ID: get(h, hdrDelivery), WebhookID: get(h, hdrWebhook),
+		ByHand: get(h, hdrByHand) != "", WholeBody: get(h, hdrWholeBody) != "",
+	}
+	if err != nil {
+		return d, err
+	}
+	if d.ID == "" || d.WebhookID == "" {
+		return d, fmt.Errorf("delivery message of %s/%s: delivery %q, webhook %q: none may be empty", e.ShopID, e.ID, d.ID, d.WebhookID)
+	}
+	if d.MatchedAt, err = time.Parse(time.RFC3339Nano, get(h, hdrMatchedAt)); err != nil {
+		return d, fmt.Errorf("delivery message %s: time of matching: %w", d.ID, err)
+	}
+	if d.Attempt, err = strconv.Atoi(get(h, hdrAttempt)); err != nil || d.Attempt < 1 {
+		return d, fmt.Errorf("delivery message %s: attempt %q is not a number from 1", d.ID, get(h, hdrAttempt))
+	}
+	return d, nil
+}
+
+// Release asks whoever consumes DELIVERIES to empty what is held for a webhook: to send it, or to discard it.
+type Release struct {
+	ShopID, WebhookID string
+	Discard           bool
+	// Through is the sequence in HELD up to which it is meant: what is held later is not.
+	Through uint64
+}
+
+// Message makes the release's message.
+func (r *Release) Message() *nats.Msg {
+	m := &nats.Msg{Subject: DeliverySubject(r.WebhookID), Header: make(nats.Header, 5)}
+	set(m.Header, hdrShop, r.ShopID)
+	set(m.Header, hdrWebhook, r.WebhookID)
+	what := "send"
+	if r.Discard {
+		what = "discard"
+	}
+	set(m.Header, hdrRelease, what+" "+strconv.FormatUint(r.Through, 10))
+	m.Header[jetstream.MsgIDHeader] = []string{"release/" + r.WebhookID + "/" + what + "/" + strconv.FormatUint(r.Through, 10)}
+	return m
+}
+
+// ParseRelease reads a release's message; ok is false when the message is none.
+func ParseRelease(h nats.Header) (r Release, ok bool, err error) {
+	text := get(h, hdrRelease)
+	if text == "" {
+		return r, false, nil
+	}
+	r = Release{ShopID: get(h, hdrShop), WebhookID: get(h, hdrWebhook)}
+	var what string
+	if _, err := fmt.Sscanf(text, "%s %d", &what, &r.Through); err != nil || r.WebhookID == "" || (what != "send" && what != "discard") {
+		return r, true, fmt.Errorf("release message of webhook %q: %q is not \"send\" or \"discard\" and a sequence", r.WebhookID, text)
+	}
+	r.Discard = what == "discard"
+	return r, true, nil
+}
+
+// set leaves out what is empty. A value never holds a line break: everything that becomes a header is checked where it
+// comes in.
+func set(h nats.Header, name, value string) {
+	if value != "" {
+		h[name] = []string{value}
+	}
+}
+
+func setFlag(h nats.Header, name string, on bool) {
+	if on {
+		h[name] = []string{"1"}
+	}
+}
+
+func get(h nats.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}

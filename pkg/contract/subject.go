@@ -1,0 +1,124 @@
+package contract
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+
+	"shopbell.dev/pkg/fault"
+)
+
+// The bounds of names that people choose.
+const (
+	MaxShopID    = 64
+	MaxEventType = 128
+	MaxEventID   = 200
+)
+
+// CheckShopID says what is wrong with a shop's id. Subjects are made of it, so the alphabet is closed.
+func CheckShopID(shop string) error {
+	switch {
+	case shop == "":
+		return fault.Field("shop_id", "it is empty; name the shop")
+	case len(shop) > MaxShopID:
+		return fault.Field("shop_id", "it has %d bytes; at most %d are taken", len(shop), MaxShopID)
+	case shop[0] == '.' || strings.ContainsFunc(shop, notNameLetter):
+		return fault.Field("shop_id", "%q has a character that no shop id has; use letters, digits, '.', '_' and '-', and no '.' in front", shop)
+	}
+	return nil
+}
+
+// CheckEventType says what is wrong with an event's type (SHOPS.md S5.1): a wildcard, a blank or an empty part would
+// change the subject that it becomes.
+func CheckEventType(eventType string) error {
+	switch {
+	case eventType == "":
+		return fault.Field("type", "it is empty; name what happened, such as \"order_created\"")
+	case len(eventType) > MaxEventType:
+		return fault.Field("type", "it has %d bytes; at most %d are taken", len(eventType), MaxEventType)
+	case strings.ContainsAny(eventType, "*>"):
+		return fault.Field("type", "%q has a wildcard; an event has one exact type", eventType)
+	case strings.ContainsFunc(eventType, notNameLetter):
+		return fault.Field("type", "%q has a character that no type has; use letters, digits, '.', '_' and '-'", eventType)
+	case eventType[0] == '.' || eventType[len(eventType)-1] == '.' || strings.Contains(eventType, ".."):
+		return fault.Field("type", "%q has an empty part; put letters or digits on both sides of each '.'", eventType)
+	}
+	return nil
+}
+
+// CheckEventID says what is wrong with an event's id.
+func CheckEventID(eventID string) error {
+	switch {
+	case eventID == "":
+		return fault.Field("id", "it is empty; leave the field out to be given one")
+	case len(eventID) > MaxEventID:
+		return fault.Field("id", "it has %d bytes; at most %d are taken", len(eventID), MaxEventID)
+	case strings.ContainsFunc(eventID, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return fault.Field("id", "%q has a blank or a character beyond ASCII; use printable ASCII without blanks", eventID)
+	}
+	return nil
+}
+
+func notNameLetter(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-')
+}
+
+// shopToken is a shop's id as one part of a subject: dots would make several parts of it, and no shop id has a '~'.
+func shopToken(shop string) string { return strings.ReplaceAll(shop, ".", "~") }
+
+func shopOf(token string) string { return strings.ReplaceAll(token, "~", ".") }
+
+// EventSubject is where an event lies. Shop and type must be checked.
+func EventSubject(shop, eventType string) string {
+	return "events." + shopToken(shop) + "." + eventType
+}
+
+// shards spread the deliveries of many webhooks over as many subjects, so that a cluster can share them out.
+const shards = 16
+
+// DeliverySubject is where a delivery to a webhook lies.
+func DeliverySubject(webhookID string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(webhookID))
+	return fmt.Sprintf("deliveries.%d.%s", h.Sum32()%shards, webhookID)
+}
+
+// LaterSubject is where the timer of a delivery lies. There is one for each delivery: another replaces it.
+func LaterSubject(webhookID, deliveryID string) string {
+	return "later." + webhookID + "." + deliveryID
+}
+
+// LaterSubjects is where all timers of a webhook lie.
+func LaterSubjects(webhookID string) string { return "later." + webhookID + ".*" }
+
+// HeldSubject is where the held deliveries of a webhook lie, in their order.
+func HeldSubject(webhookID string) string { return "held." + webhookID }
+
+// OutcomeSubject is where a record lies. Records that speak of no webhook alone have an empty one.
+func OutcomeSubject(shop, webhookID string) string {
+	if webhookID == "" {
+		webhookID = "_"
+	}
+	return "outcomes." + shopToken(shop) + "." + webhookID
+}
+
+// SwitchSubject is where the wish lies that a webhook be switched off.
+func SwitchSubject(shop, webhookID string) string { return OutcomeSubject(shop, webhookID) + ".switch" }
+
+// WebhookKey is where a webhook lies in its bucket.
+func WebhookKey(shop, webhookID string) string { return shopToken(shop) + "." + webhookID }
+
+// ShopWebhookKeys is where all webhooks of a shop lie.
+func ShopWebhookKeys(shop string) string { return shopToken(shop) + ".*" }
+
+// ParseWebhookKey takes a webhook's key apart.
+func ParseWebhookKey(key string) (shop, webhookID string, ok bool) {
+	token, webhookID, ok := strings.Cut(key, ".")
+	return shopOf(token), webhookID, ok && token != "" && webhookID != "" && !strings.Contains(webhookID, ".")
+}
+
+// ShopKey is where a shop's settings lie in their bucket.
+func ShopKey(shop string) string { return shopToken(shop) }
+
+// ParseShopKey takes a shop's key apart.
+func ParseShopKey(key string) string { return shopOf(key) }

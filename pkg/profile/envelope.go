@@ -1,0 +1,111 @@
+package profile
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"shopbell.dev/pkg/fault"
+)
+
+// Envelope is what is written around an event's data: text with places to fill, such as
+// {"type":{type},"data":{data}}. Every place but {data} is filled with a JSON value; {data} with the data as it came.
+// An empty envelope is the data alone.
+type Envelope struct {
+	text   string
+	before []part // what stands before the data
+	after  []part // what stands after it
+}
+
+type part struct{ literal, place string }
+
+// places are what an envelope may be filled with.
+var places = []string{"id", "type", "action", "occurred_at", "shop_id", "environment", "data"}
+
+// UnmarshalText reads an envelope.
+func (e *Envelope) UnmarshalText(text []byte) error {
+	*e = Envelope{text: string(text)}
+	seenData := false
+	rest := e.text
+	literal := ""
+	add := func(p part) {
+		if p == (part{}) {
+			return
+		}
+		if seenData {
+			e.after = append(e.after, p)
+		} else {
+			e.before = append(e.before, p)
+		}
+	}
+	for rest != "" {
+		open := strings.IndexByte(rest, '{')
+		if open < 0 {
+			literal += rest
+			break
+		}
+		word := rest[open+1:]
+		end := strings.IndexFunc(word, func(r rune) bool { return (r < 'a' || r > 'z') && r != '_' })
+		if end <= 0 || word[end] != '}' { // a brace of the JSON around
+			literal += rest[:open+1]
+			rest = word
+			continue
+		}
+		place := word[:end]
+		if !slices.Contains(places, place) {
+			return fmt.Errorf("envelope: {%s} is not known%s", place, fault.DidYouMean(place, places))
+		}
+		literal += rest[:open]
+		add(part{literal: literal})
+		literal, rest = "", word[end+1:]
+		if place == "data" {
+			if seenData {
+				return fmt.Errorf("envelope: {data} stands twice")
+			}
+			seenData = true
+			continue
+		}
+		add(part{place: place})
+	}
+	add(part{literal: literal})
+	if e.text != "" && !seenData {
+		return fmt.Errorf("envelope: {data} is missing")
+	}
+	return nil
+}
+
+// String is the envelope as it was written.
+func (e Envelope) String() string { return e.text }
+
+// Around gives what the body has before and after the data, each place filled with what value gives for it.
+func (e Envelope) Around(value func(place string) string) (before, after []byte) {
+	fill := func(parts []part) []byte {
+		var out []byte
+		for _, p := range parts {
+			if p.place == "" {
+				out = append(out, p.literal...)
+				continue
+			}
+			out = appendJSON(out, value(p.place))
+		}
+		return out
+	}
+	return fill(e.before), fill(e.after)
+}
+
+// appendJSON appends a string as JSON. Most are plain and need no escaping.
+func appendJSON(out []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			quoted, err := json.Marshal(s)
+			if err != nil {
+				quoted = []byte(`""`) // a string is never refused
+			}
+			return append(out, quoted...)
+		}
+	}
+	out = append(out, '"')
+	out = append(out, s...)
+	return append(out, '"')
+}

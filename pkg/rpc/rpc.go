@@ -1,0 +1,208 @@
+// Package rpc is gRPC and HTTP as every room speaks them: keys, checks, traces, and errors that say what to do.
+package rpc
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/id"
+)
+
+// Keys says who may call. Its zero value lets everybody in.
+type Keys struct{ operator string }
+
+// NewKeys lets in whoever has the operator's key; an empty one lets everybody in.
+func NewKeys(operator string) Keys { return Keys{operator} }
+
+// errKey is what a caller without a good key is told.
+var errKey = fault.New(fault.Unknown, "no key, or not a known one: send the header \"Authorization: Bearer <key>\"")
+
+// Check says whether the value of an authorization header opens the door.
+func (k Keys) Check(authorization string) error {
+	if k.operator == "" {
+		return nil
+	}
+	scheme, key, _ := strings.Cut(authorization, " ")
+	if !strings.EqualFold(scheme, "bearer") || subtle.ConstantTimeCompare([]byte(strings.TrimSpace(key)), []byte(k.operator)) != 1 {
+		return errKey
+	}
+	return nil
+}
+
+// maxMessage is the largest gRPC message: a batch of events.
+const maxMessage = 64 << 20
+
+// NewServer makes a gRPC server on which rooms register.
+func NewServer(keys Keys, tracing trace.TracerProvider, log *slog.Logger) (*grpc.Server, error) {
+	validator, err := protovalidate.New()
+	if err != nil {
+		return nil, err
+	}
+	g := guard{keys, validator, log}
+	return grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(tracing))),
+		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
+	), nil
+}
+
+// guard stands before every method.
+type guard struct {
+	keys      Keys
+	validator protovalidate.Validator
+	log       *slog.Logger
+}
+
+// open are the methods that need no key: health checks and reflection tell nothing of any shop.
+func open(method string) bool { return strings.HasPrefix(method, "/grpc.") }
+
+func (g guard) enter(ctx context.Context, method string) error {
+	if open(method) {
+		return nil
+	}
+	authorization := ""
+	if v := metadata.ValueFromIncomingContext(ctx, "authorization"); len(v) > 0 {
+		authorization = v[0]
+	}
+	return g.keys.Check(authorization)
+}
+
+func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+		err = g.leave(ctx, info.FullMethod, err)
+	}()
+	if err := g.enter(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	if err := g.valid(req); err != nil {
+		return nil, err
+	}
+	return next(ctx, req)
+}
+
+func (g guard) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+		err = g.leave(s.Context(), info.FullMethod, err)
+	}()
+	if err := g.enter(s.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return next(srv, s)
+}
+
+func panicked(p any) error { return errors.New("panic: " + toText(p) + "\n" + string(debug.Stack())) }
+
+func toText(p any) string {
+	if err, ok := p.(error); ok {
+		return err.Error()
+	}
+	text, _ := json.Marshal(p) //nolint:errchkjson // a panic's value that cannot be printed is left out
+	return string(text)
+}
+
+// valid checks a request against the rules in its proto.
+func (g guard) valid(req any) error {
+	m, ok := req.(proto.Message)
+	if !ok {
+		return nil
+	}
+	err := g.validator.Validate(m)
+	var violations *protovalidate.ValidationError
+	if !errors.As(err, &violations) {
+		return err
+	}
+	var bad fault.Collector
+	for _, v := range violations.Violations {
+		text := v.Proto.GetMessage()
+		if pattern := v.RuleValue; v.RuleDescriptor != nil && v.RuleDescriptor.Name() == "pattern" && pattern.IsValid() {
+			text = "it must look like " + pattern.String()
+		}
+		bad.Add(protovalidate.FieldPathString(v.Proto.GetField()), "%s", text)
+	}
+	return bad.Err()
+}
+
+// leave makes an error what the caller may see of it.
+func (g guard) leave(ctx context.Context, method string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return Status(ctx, g.log, method, err).Err()
+}
+
+// Status gives what a caller is told of an error, and logs what is ours.
+func Status(ctx context.Context, log *slog.Logger, doing string, err error) *status.Status {
+	errID := id.New(id.Fault, time.Now())
+	st, internal := fault.Status(err, errID)
+	if internal {
+		log.ErrorContext(ctx, "request not served", slog.String("request", doing), slog.String("error_id", errID), slog.Any("error", err))
+	}
+	return st
+}
+
+// marshal prints messages as the API does.
+var marshal = protojson.MarshalOptions{UseProtoNames: true}
+
+// WriteError answers a request with an error, as API.md's errors look, and logs what is ours.
+func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	st := Status(r.Context(), log, r.Method+" "+r.URL.Path, err)
+	body, merr := marshal.Marshal(st.Proto())
+	if merr != nil {
+		body = []byte(`{"code":13,"message":"the error could not be printed"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if wait := RetryAfter(st); wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds()+0.999)))
+	}
+	if st.Code() == 16 {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	w.WriteHeader(fault.HTTPStatus(st))
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// RetryAfter is how long a status asks the caller to wait, or 0.
+func RetryAfter(st *status.Status) time.Duration {
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.RetryInfo); ok {
+			return info.GetRetryDelay().AsDuration()
+		}
+	}
+	return 0
+}
+
+// RequireKey lets only those through to next who have a key.
+func RequireKey(keys Keys, log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := keys.Check(r.Header.Get("Authorization")); err != nil {
+			WriteError(w, r, log, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,63 @@
+package run
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/rpc"
+)
+
+// Env is what a room is given: everything it needs of the process around it. A room cannot tell from it whether it is
+// alone in the process.
+type Env struct {
+	Log      *slog.Logger
+	Bus      *bus.Bus
+	Profiles *profile.Set
+	Tracer   trace.Tracer
+	Tracing  trace.TracerProvider
+	Metrics  prometheus.Registerer
+	// GRPC is where the room registers its service.
+	GRPC grpc.ServiceRegistrar
+	// HTTP is where the room mounts what it serves by hand. Everything below /v1/ needs a key.
+	HTTP *http.ServeMux
+	// AllowPrivateAddresses says whether webhooks may point into private networks.
+	AllowPrivateAddresses bool
+	// Version is the program's.
+	Version string
+
+	local func() (*grpc.ClientConn, error)
+}
+
+// Dial opens a connection to the room at this address; an empty address is a room of this process. The caller closes
+// it.
+func (e *Env) Dial(address string) (*grpc.ClientConn, error) {
+	if address == "" {
+		return e.local()
+	}
+	conn, err := grpc.NewClient(address, e.dialOptions()...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	return conn, nil
+}
+
+func (e *Env) dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithTracerProvider(e.Tracing))),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20), grpc.MaxCallSendMsgSize(64<<20)),
+	}
+}
+
+// Fail answers an HTTP request with an error.
+func (e *Env) Fail(w http.ResponseWriter, r *http.Request, err error) { rpc.WriteError(w, r, e.Log, err) }

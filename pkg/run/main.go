@@ -1,0 +1,66 @@
+package run
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/config"
+	"shopbell.dev/pkg/telemetry"
+)
+
+// Main is the whole main of a room that runs alone: it reads flags and settings, runs the room until it is told to stop
+// (SIGINT, SIGTERM; a second one kills), and exits.
+func Main[C any](name string, defaults C, newRoom func(C, *Env) (Service, error)) {
+	if err := roomMain(name, defaults, newRoom); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
+}
+
+func roomMain[C any](name string, cfg C, newRoom func(C, *Env) (Service, error)) error {
+	file := flag.String("config", "", "path of a YAML file with settings")
+	check := flag.Bool("check", false, "say whether the settings are good, and exit")
+	show := flag.Bool("print-config", false, "print the settings in force, and exit")
+	version := flag.Bool("version", false, "print the version, and exit")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("%q is not understood; see -help", flag.Arg(0))
+	}
+	if *version {
+		fmt.Println(Version)
+		return nil
+	}
+	common, busConfig := CommonDefaults(), bus.Defaults()
+	sections := []config.Section{{Into: &common}, {Name: "bus", Into: &busConfig}, {Name: name, Into: &cfg}}
+	if err := config.Load(*file, os.Environ(), sections...); err != nil {
+		return err
+	}
+	switch {
+	case *show:
+		return config.Write(os.Stdout, sections...)
+	case *check:
+		fmt.Println("the settings are good")
+		return nil
+	}
+	p := &Process{
+		Name: name, Common: common, Bus: busConfig, Log: telemetry.Logger(common.LogFormat, common.LogLevel),
+		Rooms: []Room{{Name: name, New: func(env *Env) (Service, error) { return newRoom(cfg, env) }}},
+	}
+	return UntilSignal(p.Run)
+}
+
+// UntilSignal calls run with a context that ends at SIGINT or SIGTERM. A second signal kills the process.
+func UntilSignal(run func(context.Context) error) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		stop()
+	}()
+	return run(ctx)
+}

@@ -1,0 +1,135 @@
+// Package webhook is the webhooks as the rooms see them: with their rules worked out, and a directory of all of them
+// that follows the bucket they are kept in.
+package webhook
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/signature"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// AnyType is the event type that stands for every type.
+const AnyType = "*"
+
+// The statuses of a webhook.
+const (
+	Enabled  = "enabled"
+	Disabled = "disabled"
+)
+
+// Webhook is a webhook with its rules worked out. It does not change and may be used at once.
+type Webhook struct {
+	*busv1.WebhookState
+	Revision uint64 // its state's, in the bucket
+	Profile  *profile.Profile
+	Policy   profile.Policy
+	Delay    time.Duration
+	// Broken says why its rules cannot be worked out, as when its profile is no longer there. What arrives is held.
+	Broken string
+
+	keys []key
+}
+
+type key struct {
+	bytes   []byte
+	expires time.Time // zero: never
+}
+
+// New works out the rules of a webhook. What is wrong with them is in Broken.
+func New(state *busv1.WebhookState, revision uint64, profiles *profile.Set) *Webhook {
+	w := &Webhook{WebhookState: state, Revision: revision}
+	if err := w.work(profiles); err != nil {
+		w.Broken = err.Error()
+	}
+	return w
+}
+
+func (w *Webhook) work(profiles *profile.Set) error {
+	var err error
+	if w.Profile, err = profiles.Get(w.Webhook.Profile); err != nil {
+		return err
+	}
+	if w.Policy, err = w.Profile.Policy.With(w.Webhook.Policy); err != nil {
+		return err
+	}
+	if w.Delay, err = Delay(w.Webhook.Delay); err != nil {
+		return err
+	}
+	for i, s := range w.Secrets {
+		bytes, err := signature.Key(s.Value)
+		if err != nil {
+			return fmt.Errorf("secret %d: %w", i+1, err)
+		}
+		k := key{bytes: bytes}
+		if s.ExpiresAt != nil {
+			k.expires = s.ExpiresAt.AsTime()
+		}
+		w.keys = append(w.keys, k)
+	}
+	return nil
+}
+
+// Keys are the secrets that sign at this time, the newest first.
+func (w *Webhook) Keys(now time.Time) [][]byte {
+	keys := make([][]byte, 0, len(w.keys))
+	for _, k := range w.keys {
+		if k.expires.IsZero() || now.Before(k.expires) {
+			keys = append(keys, k.bytes)
+		}
+	}
+	return keys
+}
+
+// Off says why nothing is sent to the webhook now, or nothing.
+func (w *Webhook) Off() string {
+	switch {
+	case w.Broken != "":
+		return "its rules cannot be worked out: " + w.Broken
+	case w.Webhook.Status == Disabled:
+		return w.Webhook.GetDisabledReason()
+	}
+	return ""
+}
+
+// Proto is the webhook as the API shows it: with the rules in force and without its secret.
+func (w *Webhook) Proto() *shopbellv1.Webhook {
+	out := proto.CloneOf(w.Webhook)
+	out.Secret = ""
+	out.Etag = Etag(w.Revision)
+	if w.Broken == "" {
+		out.Policy = w.Policy.Proto()
+	}
+	return out
+}
+
+// Etag names a revision of a webhook's state.
+func Etag(revision uint64) string { return fmt.Sprintf("%x", revision) }
+
+var units = map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour}
+
+var unitNames = []string{"second", "minute", "hour", "day"}
+
+const maxDelay = 366 * 24 * time.Hour
+
+// Delay is how long a delay is; none is 0. A unit that is not known, or a length below one unit or over a year, is an
+// Invalid fault.
+func Delay(d *shopbellv1.Delay) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	unit, ok := units[d.Unit]
+	switch {
+	case !ok:
+		return 0, fault.Field("delay.unit", "%q is not known%s; there are second, minute, hour and day", d.Unit, fault.DidYouMean(d.Unit, unitNames))
+	case d.Value < 1 || time.Duration(d.Value) > maxDelay/unit:
+		return 0, fault.Field("delay.value", "%d %ss is not between 1 %s and 366 days; leave delay out to send at once", d.Value, d.Unit, d.Unit)
+	}
+	return time.Duration(d.Value) * unit, nil
+}

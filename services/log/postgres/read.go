@@ -1,0 +1,196 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+
+	"shopbell.dev/services/log/store"
+)
+
+// Event implements store.Store.
+func (s *Store) Event(ctx context.Context, shopID, eventID string) (*store.Event, error) {
+	return snapshot(ctx, s, func(r reader) (*store.Event, error) {
+		row, err := r.event(store.Key(shopID), store.Key(eventID))
+		if err != nil {
+			return nil, fmt.Errorf("read event %s/%s: %w", shopID, eventID, err)
+		}
+		ids := store.DeliveryIDs(row.Decision)
+		states, err := r.states(`shop_id = $1 AND id = ANY($2)`, row.ShopID, ids)
+		if err != nil {
+			return nil, fmt.Errorf("read the deliveries of event %s/%s: %w", shopID, eventID, err)
+		}
+		attempts, changes, err := r.history(row.ShopID, ids)
+		if err != nil {
+			return nil, fmt.Errorf("read the attempts of event %s/%s: %w", shopID, eventID, err)
+		}
+		return store.NewEvent(*row, states, attempts, changes), nil
+	})
+}
+
+// Delivery implements store.Store.
+func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store.Delivery, error) {
+	return snapshot(ctx, s, func(r reader) (*store.Delivery, error) {
+		states, err := r.states(`shop_id = $1 AND id = $2`, store.Key(shopID), store.Key(deliveryID))
+		if err == nil && len(states) == 0 {
+			err = store.ErrNotFound
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read delivery %s/%s: %w", shopID, deliveryID, err)
+		}
+		state := states[0]
+		attempts, changes, err := r.history(state.ShopID, []string{state.ID})
+		if err != nil {
+			return nil, fmt.Errorf("read the attempts of delivery %s/%s: %w", shopID, deliveryID, err)
+		}
+		event, err := r.event(state.ShopID, state.EventID)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, fmt.Errorf("read the event of delivery %s/%s: %w", shopID, deliveryID, err)
+		}
+		return store.NewDelivery(state, event, attempts, changes), nil
+	})
+}
+
+// Deliveries implements store.Store.
+func (s *Store) Deliveries(ctx context.Context, f store.Filter) ([]*shopbellv1.Delivery, error) {
+	return snapshot(ctx, s, func(r reader) ([]*shopbellv1.Delivery, error) {
+		where, args := conditions(f)
+		if f.EventID != "" {
+			ids, err := r.deliveryIDs(store.Key(f.ShopID), store.Key(f.EventID))
+			if err != nil {
+				return nil, fmt.Errorf("read the decision of event %s/%s: %w", f.ShopID, f.EventID, err)
+			}
+			args = append(args, ids)
+			where += ` AND id = ANY($` + strconv.Itoa(len(args)) + `)`
+		}
+		args = append(args, f.Limit)
+		states, err := r.states(where+` ORDER BY id DESC LIMIT $`+strconv.Itoa(len(args)), args...)
+		if err != nil {
+			return nil, fmt.Errorf("list deliveries of %s: %w", f.ShopID, err)
+		}
+		return column(states, store.State.Proto), nil
+	})
+}
+
+// conditions are the filter's as SQL, but for the event.
+func conditions(f store.Filter) (where string, args []any) {
+	all := []string{"shop_id = $1"}
+	args = []any{store.Key(f.ShopID)}
+	add := func(condition string, value any) {
+		args = append(args, value)
+		all = append(all, condition+" $"+strconv.Itoa(len(args)))
+	}
+	if f.WebhookID != "" {
+		add("webhook_id =", store.Key(f.WebhookID))
+	}
+	if f.EventType != "" {
+		add("event_type =", store.Key(f.EventType))
+	}
+	if f.Status != "" {
+		add("status =", store.Key(f.Status))
+	}
+	if f.Codes.None {
+		all = append(all, "response_code = 0 AND attempt_at IS NOT NULL")
+	} else if f.Codes.High > 0 {
+		add("response_code >=", f.Codes.Low)
+		add("response_code <=", f.Codes.High)
+	}
+	if !f.From.IsZero() {
+		add("created_at >=", f.From)
+	}
+	if !f.To.IsZero() {
+		add("created_at <", f.To)
+	}
+	low, high := f.Span()
+	if low != "" {
+		add("id >=", low)
+	}
+	if high != "" {
+		add("id <", high)
+	}
+	return strings.Join(all, " AND "), args
+}
+
+// reader reads within one snapshot, so that what a caller sees fits together while batches are written.
+type reader struct {
+	ctx context.Context //nolint:containedctx // lives as long as the call that made it
+	tx  pgx.Tx
+}
+
+func snapshot[T any](ctx context.Context, s *Store, read func(reader) (T, error)) (result T, err error) {
+	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err = pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
+		result, err = read(reader{ctx, tx})
+		return err
+	})
+	return result, err
+}
+
+func (r reader) event(shopID, id string) (*store.EventRow, error) {
+	e := &store.EventRow{ShopID: shopID, ID: id}
+	var acceptedAt, decidedAt *time.Time
+	err := r.tx.QueryRow(r.ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id,
+		accepted_at, decided_at, decision, data FROM events WHERE shop_id = $1 AND id = $2`, shopID, id).
+		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace,
+			&acceptedAt, &decidedAt, &e.Decision, &e.Data)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, store.ErrNotFound
+	}
+	e.AcceptedAt, e.DecidedAt = orZero(acceptedAt), orZero(decidedAt)
+	return e, err
+}
+
+// deliveryIDs are those that the event's decision names; none when there is no such event.
+func (r reader) deliveryIDs(shopID, eventID string) ([]string, error) {
+	var decision []byte
+	err := r.tx.QueryRow(r.ctx, `SELECT decision FROM events WHERE shop_id = $1 AND id = $2`, shopID, eventID).
+		Scan(&decision)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return nil, err
+	}
+	return store.DeliveryIDs(decision), nil
+}
+
+func (r reader) states(where string, args ...any) ([]store.State, error) {
+	return collect(r, `SELECT `+stateColumns+` FROM deliveries WHERE `+where, args, scanState)
+}
+
+// history reads all attempts and changes of these deliveries, in the order of their keys.
+func (r reader) history(shopID string, deliveryIDs []string) ([]store.AttemptRow, []store.ChangeRow, error) {
+	args := []any{shopID, deliveryIDs}
+	attempts, err := collect(r, `SELECT delivery_id, number, started_at, record FROM attempts
+		WHERE shop_id = $1 AND delivery_id = ANY($2) ORDER BY delivery_id, number, started_at`, args,
+		func(row pgx.CollectableRow) (store.AttemptRow, error) {
+			a := store.AttemptRow{ShopID: shopID}
+			err := row.Scan(&a.DeliveryID, &a.Number, &a.StartedAt, &a.Record)
+			a.StartedAt = a.StartedAt.UTC()
+			return a, err
+		})
+	if err != nil {
+		return nil, nil, err
+	}
+	changes, err := collect(r, `SELECT delivery_id, at, status, reason FROM changes
+		WHERE shop_id = $1 AND delivery_id = ANY($2) ORDER BY delivery_id, at, status`, args,
+		func(row pgx.CollectableRow) (store.ChangeRow, error) {
+			c := store.ChangeRow{ShopID: shopID}
+			err := row.Scan(&c.DeliveryID, &c.At, &c.Status, &c.Reason)
+			c.At = c.At.UTC()
+			return c, err
+		})
+	return attempts, changes, err
+}
+
+func collect[T any](r reader, query string, args []any, scan func(pgx.CollectableRow) (T, error)) ([]T, error) {
+	rows, err := r.tx.Query(r.ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scan)
+}

@@ -1,0 +1,241 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+
+	"shopbell.dev/services/log/store"
+)
+
+// Event implements store.Store.
+func (s *Store) Event(ctx context.Context, shopID, eventID string) (*store.Event, error) {
+	return snapshot(ctx, s.reader, func(r reader) (*store.Event, error) {
+		row, err := r.event(store.Key(shopID), store.Key(eventID))
+		if err != nil {
+			return nil, fmt.Errorf("read event %s/%s: %w", shopID, eventID, err)
+		}
+		ids := store.DeliveryIDs(row.Decision)
+		states, err := r.states(`shop_id = ? AND id IN (SELECT value FROM json_each(?))`, row.ShopID, jsonList(ids))
+		if err != nil {
+			return nil, fmt.Errorf("read the deliveries of event %s/%s: %w", shopID, eventID, err)
+		}
+		attempts, changes, err := r.history(row.ShopID, ids)
+		if err != nil {
+			return nil, fmt.Errorf("read the attempts of event %s/%s: %w", shopID, eventID, err)
+		}
+		return store.NewEvent(*row, states, attempts, changes), nil
+	})
+}
+
+// Delivery implements store.Store.
+func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store.Delivery, error) {
+	return snapshot(ctx, s.reader, func(r reader) (*store.Delivery, error) {
+		states, err := r.states(`shop_id = ? AND id = ?`, store.Key(shopID), store.Key(deliveryID))
+		if err == nil && len(states) == 0 {
+			err = store.ErrNotFound
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read delivery %s/%s: %w", shopID, deliveryID, err)
+		}
+		state := states[0]
+		attempts, changes, err := r.history(state.ShopID, []string{state.ID})
+		if err != nil {
+			return nil, fmt.Errorf("read the attempts of delivery %s/%s: %w", shopID, deliveryID, err)
+		}
+		event, err := r.event(state.ShopID, state.EventID)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, fmt.Errorf("read the event of delivery %s/%s: %w", shopID, deliveryID, err)
+		}
+		return store.NewDelivery(state, event, attempts, changes), nil
+	})
+}
+
+// Deliveries implements store.Store.
+func (s *Store) Deliveries(ctx context.Context, f store.Filter) ([]*shopbellv1.Delivery, error) {
+	return snapshot(ctx, s.reader, func(r reader) ([]*shopbellv1.Delivery, error) {
+		where, args := conditions(f)
+		if f.EventID != "" {
+			ids, err := r.deliveryIDs(store.Key(f.ShopID), store.Key(f.EventID))
+			if err != nil {
+				return nil, fmt.Errorf("read the decision of event %s/%s: %w", f.ShopID, f.EventID, err)
+			}
+			where += ` AND id IN (SELECT value FROM json_each(?))`
+			args = append(args, jsonList(ids))
+		}
+		states, err := r.states(where+` ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
+		if err != nil {
+			return nil, fmt.Errorf("list deliveries of %s: %w", f.ShopID, err)
+		}
+		list := make([]*shopbellv1.Delivery, len(states))
+		for i, state := range states {
+			list[i] = state.Proto()
+		}
+		return list, nil
+	})
+}
+
+// conditions are the filter's as SQL, but for the event.
+func conditions(f store.Filter) (where string, args []any) {
+	all := []string{"shop_id = ?"}
+	args = []any{store.Key(f.ShopID)}
+	add := func(condition string, values ...any) {
+		all, args = append(all, condition), append(args, values...)
+	}
+	if f.WebhookID != "" {
+		add("webhook_id = ?", store.Key(f.WebhookID))
+	}
+	if f.EventType != "" {
+		add("event_type = ?", store.Key(f.EventType))
+	}
+	if f.Status != "" {
+		add("status = ?", store.Key(f.Status))
+	}
+	if f.Codes.None {
+		add("response_code = 0 AND attempt_at IS NOT NULL")
+	} else if f.Codes.High > 0 {
+		add("response_code BETWEEN ? AND ?", f.Codes.Low, f.Codes.High)
+	}
+	if !f.From.IsZero() {
+		add("created_at >= ?", f.From.UnixMicro())
+	}
+	if !f.To.IsZero() {
+		add("created_at < ?", f.To.UnixMicro())
+	}
+	low, high := f.Span()
+	if low != "" {
+		add("id >= ?", low)
+	}
+	if high != "" {
+		add("id < ?", high)
+	}
+	return strings.Join(all, " AND "), args
+}
+
+// reader reads within one snapshot, so that what a caller sees fits together while batches are written.
+type reader struct {
+	ctx context.Context //nolint:containedctx // lives as long as the call that made it
+	tx  *sql.Tx
+}
+
+func snapshot[T any](ctx context.Context, db *sql.DB, read func(reader) (T, error)) (T, error) {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("begin reading the log: %w", err)
+	}
+	defer tx.Rollback()
+	return read(reader{ctx, tx})
+}
+
+func (r reader) event(shopID, id string) (*store.EventRow, error) {
+	e := &store.EventRow{ShopID: shopID, ID: id}
+	var acceptedAt, decidedAt sql.NullInt64
+	err := r.tx.QueryRowContext(r.ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id,
+		accepted_at, decided_at, decision, data FROM events WHERE shop_id = ? AND id = ?`, shopID, id).
+		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace,
+			&acceptedAt, &decidedAt, &e.Decision, &e.Data)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, store.ErrNotFound
+	}
+	e.AcceptedAt, e.DecidedAt = fromMicros(acceptedAt), fromMicros(decidedAt)
+	return e, err
+}
+
+// deliveryIDs are those that the event's decision names; none when there is no such event.
+func (r reader) deliveryIDs(shopID, eventID string) ([]string, error) {
+	var decision []byte
+	err := r.tx.QueryRowContext(r.ctx, `SELECT decision FROM events WHERE shop_id = ? AND id = ?`, shopID, eventID).
+		Scan(&decision)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, err
+	}
+	return store.DeliveryIDs(decision), nil
+}
+
+func (r reader) states(where string, args ...any) ([]store.State, error) {
+	return collect(r, `SELECT `+stateColumns+` FROM deliveries WHERE `+where, args, scanState)
+}
+
+// history reads all attempts and changes of these deliveries, in the order of their keys.
+func (r reader) history(shopID string, deliveryIDs []string) ([]store.AttemptRow, []store.ChangeRow, error) {
+	args := []any{shopID, jsonList(deliveryIDs)}
+	attempts, err := collect(r, `SELECT delivery_id, number, started_at, record FROM attempts
+		WHERE shop_id = ? AND delivery_id IN (SELECT value FROM json_each(?))
+		ORDER BY delivery_id, number, started_at`, args,
+		func(row scanner) (store.AttemptRow, error) {
+			a := store.AttemptRow{ShopID: shopID}
+			var startedAt sql.NullInt64
+			err := row.Scan(&a.DeliveryID, &a.Number, &startedAt, &a.Record)
+			a.StartedAt = fromMicros(startedAt)
+			return a, err
+		})
+	if err != nil {
+		return nil, nil, err
+	}
+	changes, err := collect(r, `SELECT delivery_id, at, status, reason FROM changes
+		WHERE shop_id = ? AND delivery_id IN (SELECT value FROM json_each(?))
+		ORDER BY delivery_id, at, status`, args,
+		func(row scanner) (store.ChangeRow, error) {
+			c := store.ChangeRow{ShopID: shopID}
+			var at sql.NullInt64
+			err := row.Scan(&c.DeliveryID, &at, &c.Status, &c.Reason)
+			c.At = fromMicros(at)
+			return c, err
+		})
+	return attempts, changes, err
+}
+
+// scanner is a row to read from: *sql.Row or *sql.Rows.
+type scanner interface{ Scan(dest ...any) error }
+
+func collect[T any](r reader, query string, args []any, scan func(scanner) (T, error)) ([]T, error) {
+	rows, err := r.tx.QueryContext(r.ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		one, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, rows.Err()
+}
+
+func scanState(row scanner) (store.State, error) {
+	var s store.State
+	a, c := &s.Attempt, &s.Change
+	var status string // follows from the rest
+	var createdAt, due, startedAt, attemptAt, nextAt, changeAt sql.NullInt64
+	var attemptStatus, attemptReason, changeStatus, changeReason sql.NullString
+	err := row.Scan(&s.ShopID, &s.ID, &s.WebhookID, &s.EventID, &s.EventType, &s.Test, &createdAt, &due,
+		&status, &a.Number, &a.ResponseCode, &a.ErrorClass,
+		&startedAt, &attemptAt, &attemptStatus, &attemptReason, &nextAt,
+		&changeAt, &changeStatus, &changeReason)
+	s.CreatedAt, s.Due = fromMicros(createdAt), fromMicros(due)
+	a.StartedAt, a.At, a.NextAttemptAt = fromMicros(startedAt), fromMicros(attemptAt), fromMicros(nextAt)
+	a.Status, a.Reason = attemptStatus.String, attemptReason.String
+	c.At, c.Status, c.Reason = fromMicros(changeAt), changeStatus.String, changeReason.String
+	return s, err
+}
+
+// jsonList is how a list of texts goes into one parameter.
+func jsonList(texts []string) string {
+	if len(texts) == 0 {
+		return "[]"
+	}
+	b, err := json.Marshal(texts)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return string(b)
+}

@@ -1,0 +1,92 @@
+package store
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// NewEvent puts an event together from its rows. Attempts and changes must be in the order of their keys.
+func NewEvent(row EventRow, states []State, attempts []AttemptRow, changes []ChangeRow) *Event {
+	e := &Event{Event: row.proto(), DecidedAt: row.DecidedAt}
+	if row.DecidedAt.IsZero() {
+		return e
+	}
+	e.Decision = decodeDecision(row.Decision)
+	stateOf := make(map[string]State, len(states))
+	for _, s := range states {
+		stateOf[s.ID] = s
+	}
+	attemptsOf := make(map[string][]AttemptRow, len(states))
+	for _, a := range attempts {
+		attemptsOf[a.DeliveryID] = append(attemptsOf[a.DeliveryID], a)
+	}
+	changesOf := make(map[string][]ChangeRow)
+	for _, c := range changes {
+		changesOf[c.DeliveryID] = append(changesOf[c.DeliveryID], c)
+	}
+	for _, id := range DeliveryIDs(row.Decision) {
+		if s, ok := stateOf[id]; ok {
+			e.Deliveries = append(e.Deliveries, newDelivery(s, attemptsOf[id], changesOf[id]))
+		}
+	}
+	return e
+}
+
+// NewDelivery puts a delivery together from its rows; event is nil when it is not there. Attempts and changes must be
+// in the order of their keys.
+func NewDelivery(state State, event *EventRow, attempts []AttemptRow, changes []ChangeRow) *Delivery {
+	d := newDelivery(state, attempts, changes)
+	if event != nil && !event.AcceptedAt.IsZero() {
+		d.Event = event.proto()
+	}
+	d.Delivery.Body, d.BodyKnown = body(d.Attempts, d.Event)
+	return d
+}
+
+func newDelivery(state State, attempts []AttemptRow, changes []ChangeRow) *Delivery {
+	d := &Delivery{Delivery: state.Proto()}
+	for _, row := range attempts {
+		made := &busv1.AttemptMade{}
+		if err := proto.Unmarshal(row.Record, made); err != nil || made.GetAttempt() == nil {
+			made.Attempt = &shopbellv1.Attempt{Number: row.Number, StartedAt: stamp(row.StartedAt)}
+		}
+		d.Attempts = append(d.Attempts, made)
+		d.Delivery.Attempts = append(d.Delivery.Attempts, made.GetAttempt())
+	}
+	for _, row := range changes {
+		d.Changes = append(d.Changes, row.Change)
+	}
+	return d
+}
+
+// body is what the last attempt sent, and whether that is known.
+func body(attempts []*busv1.AttemptMade, event *shopbellv1.Event) ([]byte, bool) {
+	if len(attempts) == 0 {
+		return nil, false
+	}
+	last := attempts[len(attempts)-1]
+	switch {
+	case last.GetWholeBody():
+		return last.GetBodyPrefix(), true
+	case event == nil:
+		return nil, false
+	default:
+		return slices.Concat(last.GetBodyPrefix(), event.GetData(), last.GetBodySuffix()), true
+	}
+}
+
+func (r *EventRow) proto() *shopbellv1.Event {
+	e := &shopbellv1.Event{
+		ShopId: r.ShopID, Id: r.ID, Type: r.Type, Action: r.Action, OccurredAt: r.OccurredAt,
+		Environment: r.Environment, Key: r.Key, ContentType: r.ContentType, TraceId: r.Trace,
+		AcceptedAt: stamp(r.AcceptedAt),
+	}
+	if !r.AcceptedAt.IsZero() {
+		e.Content = &shopbellv1.Event_Data{Data: r.Data}
+	}
+	return e
+}

@@ -1,0 +1,208 @@
+package store
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// Rows are what a batch becomes: at most one row for each thing, in the order of their keys, so that two writers that
+// meet in a database wait for each other in the same order.
+type Rows struct {
+	Events     []EventRow
+	Deliveries []State
+	Attempts   []AttemptRow
+	Changes    []ChangeRow
+}
+
+// EventRow is an event, what was decided about it, or both.
+type EventRow struct {
+	ShopID, ID, Type                                         string
+	Action, OccurredAt, Environment, Key, ContentType, Trace string
+	AcceptedAt                                               time.Time // zero: the event itself is not here
+	Data                                                     []byte
+	DecidedAt                                                time.Time // zero: what was decided is not here
+	Decision                                                 []byte    // a busv1.Decision
+}
+
+// AttemptRow is one attempt.
+type AttemptRow struct {
+	ShopID, DeliveryID string
+	Number             int32
+	StartedAt          time.Time
+	Record             []byte // a busv1.AttemptMade
+}
+
+// ChangeRow is one change of a status without an attempt.
+type ChangeRow struct {
+	ShopID, DeliveryID string
+	Change
+}
+
+type key struct{ shopID, id string }
+
+type builder struct {
+	events     map[key]*EventRow
+	deliveries map[key]*State
+	attempts   []AttemptRow
+	changes    []ChangeRow
+}
+
+// Rows makes the batch's rows. Facts about one delivery are merged here, so that it is written once.
+func (b Batch) Rows() Rows {
+	m := builder{
+		events:     make(map[key]*EventRow, len(b.Events)+len(b.Records)),
+		deliveries: make(map[key]*State, len(b.Records)),
+		attempts:   make([]AttemptRow, 0, len(b.Records)),
+	}
+	for _, e := range b.Events {
+		if e.GetShopId() != "" && e.GetId() != "" {
+			m.event(e)
+		}
+	}
+	for _, r := range b.Records {
+		if r.GetShopId() == "" {
+			continue
+		}
+		switch what := r.GetWhat().(type) {
+		case *busv1.Record_Decision:
+			if r.GetEventId() != "" {
+				m.decision(r, what.Decision)
+			}
+		case *busv1.Record_Attempt:
+			if what.Attempt.GetDeliveryId() != "" {
+				m.attempt(r, what.Attempt)
+			}
+		case *busv1.Record_Change:
+			if what.Change.GetDeliveryId() != "" {
+				m.change(r, what.Change)
+			}
+		}
+	}
+	return m.rows()
+}
+
+func (m *builder) event(e *shopbellv1.Event) {
+	row := m.eventRow(Key(e.GetShopId()), Key(e.GetId()))
+	if !row.AcceptedAt.IsZero() {
+		return // a repeat; the first one counts
+	}
+	row.Type, row.Action, row.OccurredAt = Key(e.GetType()), Text(e.GetAction()), Text(e.GetOccurredAt())
+	row.Environment, row.Key, row.ContentType = Text(e.GetEnvironment()), Text(e.GetKey()), Text(e.GetContentType())
+	row.Trace, row.AcceptedAt = Text(e.GetTraceId()), orTime(Time(e.GetAcceptedAt()), unknownTime)
+	row.Data = e.GetData()
+}
+
+func (m *builder) decision(r *busv1.Record, d *busv1.Decision) {
+	at := orTime(Time(r.GetAt()), unknownTime)
+	row := m.eventRow(Key(r.GetShopId()), Key(r.GetEventId()))
+	row.Type = cmp.Or(row.Type, Key(r.GetEventType()))
+	before := *row
+	row.DecidedAt, row.Decision = at, blob(d)
+	row.addDecision(before.DecidedAt, before.Decision)
+	for _, c := range d.GetConsidered() {
+		if c.GetDeliveryId() == "" {
+			continue
+		}
+		m.merge(State{
+			ShopID: Key(r.GetShopId()), ID: Key(c.GetDeliveryId()), WebhookID: Key(c.GetWebhookId()),
+			EventID: Key(r.GetEventId()), EventType: Key(r.GetEventType()),
+			CreatedAt: at, Due: Time(d.GetDue()[c.GetWebhookId()]),
+		})
+	}
+}
+
+func (m *builder) attempt(r *busv1.Record, a *busv1.AttemptMade) {
+	made := a.GetAttempt()
+	at := orTime(Time(r.GetAt()), orTime(Time(made.GetStartedAt()), unknownTime))
+	startedAt := orTime(Time(made.GetStartedAt()), at)
+	m.attempts = append(m.attempts, AttemptRow{
+		ShopID: Key(r.GetShopId()), DeliveryID: Key(a.GetDeliveryId()),
+		Number: made.GetNumber(), StartedAt: startedAt, Record: blob(a),
+	})
+	m.merge(State{
+		ShopID: Key(r.GetShopId()), ID: Key(a.GetDeliveryId()), WebhookID: Key(a.GetWebhookId()),
+		EventID: Key(r.GetEventId()), EventType: Key(r.GetEventType()), Test: a.GetTest(),
+		CreatedAt: orTime(Time(a.GetMatchedAt()), at),
+		Attempt: AttemptState{
+			Number: made.GetNumber(), StartedAt: startedAt, At: at,
+			Status: Key(a.GetStatus()), Reason: Text(a.GetReason()), NextAttemptAt: Time(made.GetNextAttemptAt()),
+			ResponseCode: made.GetResponseCode(), ErrorClass: Text(made.GetErrorClass()),
+		},
+	})
+}
+
+func (m *builder) change(r *busv1.Record, c *busv1.StatusChange) {
+	at := orTime(Time(r.GetAt()), unknownTime)
+	change := Change{At: at, Status: Key(c.GetStatus()), Reason: Text(c.GetReason())}
+	shopID, deliveryID := Key(r.GetShopId()), Key(c.GetDeliveryId())
+	m.changes = append(m.changes, ChangeRow{ShopID: shopID, DeliveryID: deliveryID, Change: change})
+	m.merge(State{
+		ShopID: shopID, ID: deliveryID, WebhookID: Key(c.GetWebhookId()),
+		EventID: Key(r.GetEventId()), EventType: Key(r.GetEventType()),
+		CreatedAt: orTime(Time(c.GetMatchedAt()), at), Change: change,
+	})
+}
+
+func (m *builder) eventRow(shopID, id string) *EventRow {
+	row := m.events[key{shopID, id}]
+	if row == nil {
+		row = &EventRow{ShopID: shopID, ID: id}
+		m.events[key{shopID, id}] = row
+	}
+	return row
+}
+
+func (m *builder) merge(s State) {
+	k := key{s.ShopID, s.ID}
+	if known := m.deliveries[k]; known != nil {
+		*known = known.Merge(s)
+		return
+	}
+	m.deliveries[k] = &s
+}
+
+func (m *builder) rows() Rows {
+	var r Rows
+	r.Events = make([]EventRow, 0, len(m.events))
+	for _, row := range m.events {
+		r.Events = append(r.Events, *row)
+	}
+	slices.SortFunc(r.Events, func(a, b EventRow) int {
+		return cmp.Or(cmp.Compare(a.ShopID, b.ShopID), cmp.Compare(a.ID, b.ID))
+	})
+	r.Deliveries = make([]State, 0, len(m.deliveries))
+	for _, row := range m.deliveries {
+		r.Deliveries = append(r.Deliveries, *row)
+	}
+	slices.SortFunc(r.Deliveries, func(a, b State) int {
+		return cmp.Or(cmp.Compare(a.ShopID, b.ShopID), cmp.Compare(a.ID, b.ID))
+	})
+	r.Attempts = sorted(m.attempts, func(a, b AttemptRow) int {
+		return cmp.Or(cmp.Compare(a.ShopID, b.ShopID), cmp.Compare(a.DeliveryID, b.DeliveryID),
+			cmp.Compare(a.Number, b.Number), a.StartedAt.Compare(b.StartedAt))
+	})
+	r.Changes = sorted(m.changes, func(a, b ChangeRow) int {
+		return cmp.Or(cmp.Compare(a.ShopID, b.ShopID), cmp.Compare(a.DeliveryID, b.DeliveryID), a.Change.compare(b.Change))
+	})
+	return r
+}
+
+// sorted sorts rows and drops repeats.
+func sorted[T any](rows []T, compare func(a, b T) int) []T {
+	slices.SortStableFunc(rows, compare)
+	return slices.CompactFunc(rows, func(a, b T) bool { return compare(a, b) == 0 })
+}
+
+// unknownTime stands where a record lacks its time: a row must have one.
+var unknownTime = time.Unix(0, 0).UTC()
+
+func orTime(a, b time.Time) time.Time {
+	if a.IsZero() {
+		return b
+	}
+	return a
+}

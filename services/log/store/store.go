@@ -1,0 +1,84 @@
+// Package store is what the log keeps, whichever database keeps it: the rows, and how what comes from the bus in any
+// order becomes rows.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// ErrNotFound says that the shop has no such thing in the log. It comes wrapped.
+var ErrNotFound = errors.New("not found")
+
+// Store is the log's database. Its methods may be called at once, from many processes where the database is a server.
+//
+// It promises the same for every database; package storetest holds the promises as tests.
+type Store interface {
+	// Write stores a batch whole or not at all. Writing anything again changes nothing, and the order in which
+	// batches come does not matter: an attempt may be there before its decision, and a decision before its event.
+	// What no column can hold is stored in a safe form, so that one odd record never keeps the others waiting. An
+	// error therefore means that the database is away or full, and that writing the same again later will do.
+	Write(ctx context.Context, batch Batch) error
+
+	// Event reads an event with its deliveries and their attempts. It returns ErrNotFound when neither the event nor
+	// what was decided about it is there.
+	Event(ctx context.Context, shopID, eventID string) (*Event, error)
+
+	// Deliveries lists deliveries without bodies and attempts, the greatest id first, which is the newest.
+	Deliveries(ctx context.Context, filter Filter) ([]*shopbellv1.Delivery, error)
+
+	// Delivery reads a delivery with its event, its attempts and the exact body of the last one. It returns
+	// ErrNotFound.
+	Delivery(ctx context.Context, shopID, deliveryID string) (*Delivery, error)
+
+	// Close ends all connections. It waits for calls that are under way.
+	Close() error
+}
+
+// Batch is what is written at once.
+type Batch struct {
+	// Events need shop_id, id, accepted_at and data.
+	Events []*shopbellv1.Event
+	// Records need at and shop_id. What names neither an event nor a delivery, and kinds of records that a newer
+	// release invented, are left out.
+	Records []*busv1.Record
+}
+
+// Event is an event and what became of it.
+type Event struct {
+	// Event is the event with its data and without a story. Only its ids and its type are set until it has come
+	// itself.
+	Event *shopbellv1.Event
+	// Decision is which webhooks it goes to; nil until that is known.
+	Decision *busv1.Decision
+	// DecidedAt is when that was decided.
+	DecidedAt time.Time
+	// Deliveries are the deliveries that Decision names, in its order.
+	Deliveries []*Delivery
+}
+
+// Delivery is a delivery and what became of it.
+type Delivery struct {
+	// Delivery holds its attempts, and its body where BodyKnown says so.
+	Delivery *shopbellv1.Delivery
+	// Attempts are the records of the attempts, in the order of Delivery.Attempts. The last one is the one that
+	// Delivery speaks of.
+	Attempts []*busv1.AttemptMade
+	// Changes are what happened to it besides attempts, the oldest first.
+	Changes []Change
+	// Event is the event without a story; nil when it is not there, and where an Event holds this delivery.
+	Event *shopbellv1.Event
+	// BodyKnown says that Delivery.Body is what the last attempt sent, even when that is nothing. It is false before
+	// the first attempt, and while the event's data is missing.
+	BodyKnown bool
+}
+
+// Change is a status that a delivery took without an attempt.
+type Change struct {
+	At             time.Time
+	Status, Reason string
+}

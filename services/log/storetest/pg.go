@@ -1,0 +1,199 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Postgres gives the address of a new, empty database in a private PostgreSQL cluster, which the first call starts
+// from the machine's own binaries and which ends with the test binary, however that ends. Where there are no binaries
+// the test is skipped with a line that says so; under CI=true it fails instead, so that nobody takes half of the
+// tests for all of them.
+func Postgres(t testing.TB) (dsn string) {
+	t.Helper()
+	bin := postgresBinaries()
+	if bin == "" {
+		const message = "the PostgreSQL part did not run: no initdb in /usr/lib/postgresql/*/bin or PATH (Debian: apt install postgresql)"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(message)
+		}
+		t.Skip(message)
+	}
+	once.Do(func() { cluster, errStart = startCluster(bin) })
+	if errStart != nil {
+		t.Fatalf("start PostgreSQL: %v", errStart)
+	}
+	name := fmt.Sprintf("log_%d", databases.Add(1))
+	if err := cluster.exec("CREATE DATABASE " + name); err != nil {
+		t.Fatalf("make a database: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)"); err != nil {
+			t.Errorf("drop the database: %v", err)
+		}
+	})
+	return cluster.dsn(name)
+}
+
+var (
+	once      sync.Once
+	cluster   *postgres
+	errStart  error
+	databases atomic.Int64
+)
+
+// postgres is a running cluster.
+type postgres struct {
+	dir string // holds data, socket and log
+	// The supervisor stops the cluster when this closes, which the kernel does for us.
+	stdin io.Closer
+}
+
+// supervise runs PostgreSQL until standard input ends, and leaves nothing behind. A shell does it, and not the test,
+// so that it also happens when the test binary is killed.
+const supervise = `
+"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=200 -c shared_buffers=64MB \
+	-c fsync=off -c full_page_writes=off -c synchronous_commit=off >"$2/log" 2>&1 </dev/null &
+cat >/dev/null
+kill -INT $!
+wait $!
+rm -rf "$2"`
+
+func postgresBinaries() string {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if len(found) > 0 {
+		return filepath.Dir(found[len(found)-1])
+	}
+	if path, err := exec.LookPath("initdb"); err == nil {
+		return filepath.Dir(path)
+	}
+	return ""
+}
+
+func startCluster(bin string) (*postgres, error) {
+	credential, err := postgresUser()
+	if err != nil {
+		return nil, err
+	}
+	// Directly below /tmp: the path of a socket may have 107 bytes, and the user postgres must be able to go there.
+	dir, err := os.MkdirTemp("/tmp", "shopbell-pg-")
+	if err != nil {
+		return nil, err
+	}
+	if credential != nil {
+		if err := os.Chown(dir, int(credential.Uid), int(credential.Gid)); err != nil {
+			return nil, err
+		}
+	}
+	command := func(name string, args ...string) *exec.Cmd {
+		cmd := exec.Command(name, args...) //nolint:noctx // it lives as long as the test binary
+		cmd.Dir = dir
+		// A session of its own: Ctrl-C reaches the tests, and the supervisor cleans up after them.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Setsid: true}
+		return cmd
+	}
+	if out, err := command(filepath.Join(bin, "initdb"), "-D", filepath.Join(dir, "data"), "-U", "postgres",
+		"--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync").CombinedOutput(); err != nil {
+		return nil, errors.Join(fmt.Errorf("initdb: %w\n%s", err, out), os.RemoveAll(dir))
+	}
+	supervisor := command("/bin/sh", "-c", supervise, "sh", bin, dir)
+	stdin, err := supervisor.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := supervisor.Start(); err != nil {
+		return nil, err
+	}
+	c := &postgres{dir: dir, stdin: stdin}
+	return c, c.wait()
+}
+
+// postgresUser is who PostgreSQL runs as when we are root, which it refuses to be. nil is ourselves.
+func postgresUser() (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil //nolint:nilnil // nil is what SysProcAttr takes for "as we are"
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		return nil, fmt.Errorf("find the user that PostgreSQL runs as: %w", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+}
+
+// wait returns when the cluster answers.
+func (c *postgres) wait() error {
+	var err error
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err = c.exec("SELECT 1"); err == nil {
+			return nil
+		}
+	}
+	log, _ := os.ReadFile(filepath.Join(c.dir, "log"))
+	return fmt.Errorf("no answer in 30s: %w\n%s", err, log)
+}
+
+func (c *postgres) dsn(database string) string {
+	return "host=" + c.dir + " user=postgres dbname=" + database
+}
+
+func (c *postgres) exec(statement string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, c.dsn("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, statement)
+	return err
+}
+
+// cpu is the processor time that the cluster used so far, for benchmarks. Zero where there is no /proc.
+func (c *postgres) cpu() time.Duration {
+	pidFile, err := os.ReadFile(filepath.Join(c.dir, "data", "postmaster.pid"))
+	if err != nil {
+		return 0
+	}
+	postmaster, _, _ := strings.Cut(string(pidFile), "\n")
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	var ticks int64
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		pid, rest, _ := strings.Cut(string(stat), " (")
+		fields := strings.Fields(rest[strings.LastIndexByte(rest, ')')+1:])
+		// From the third on: state, parent, …; 11 and 12 from there are its own time, 13 and 14 that of ended children.
+		if len(fields) > 14 && (pid == postmaster || fields[1] == postmaster) {
+			for _, field := range fields[11:15] {
+				n, _ := strconv.ParseInt(field, 10, 64)
+				ticks += n
+			}
+		}
+	}
+	return time.Duration(ticks) * (time.Second / 100)
+}
