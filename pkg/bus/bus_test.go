@@ -39,7 +39,7 @@ func TestPublishBatch_IsWholeAndToleratesRepeats(t *testing.T) {
 	if _, err := b.PublishAcks(t.Context(), event("two")); err != nil {
 		t.Fatal(err)
 	}
-	acks, err := b.PublishBatch(t.Context(), []*nats.Msg{event("one"), event("two"), event("three")})
+	acks, err := b.PublishBatch(t.Context(), event("one"), event("two"), event("three"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestPublishBatch_IsWholeAndToleratesRepeats(t *testing.T) {
 	if got := messages(t, b, contract.Events); got != 3 {
 		t.Errorf("stream holds %d messages, want 3: the probing must store nothing", got)
 	}
-	acks, err = b.PublishBatch(t.Context(), []*nats.Msg{event("one"), event("two"), event("three")})
+	acks, err = b.PublishBatch(t.Context(), event("one"), event("two"), event("three"))
 	if err != nil || !acks[0].Duplicate || !acks[1].Duplicate || !acks[2].Duplicate {
 		t.Errorf("repeat of the whole batch: %v, %v, want three duplicates", acks, err)
 	}
@@ -67,7 +67,7 @@ func TestPublishBatch_ManyAtOnceAllArrive(t *testing.T) {
 			for j := range 20 {
 				batch = append(batch, event(fmt.Sprintf("%d-%d", i, j)))
 			}
-			if _, err := b.PublishBatch(t.Context(), batch); err != nil {
+			if _, err := b.PublishBatch(t.Context(), batch...); err != nil {
 				t.Error(err)
 			}
 		})

@@ -91,7 +91,7 @@ const (
 
 // PublishBatch publishes up to MaxBatch messages of one stream whole or not at all, and answers for each whether the
 // stream held it before. The messages must have ids, each a different one.
-func (b *Bus) PublishBatch(ctx context.Context, msgs []*nats.Msg) ([]Ack, error) {
+func (b *Bus) PublishBatch(ctx context.Context, msgs ...*nats.Msg) ([]Ack, error) {
 	if len(msgs) == 1 {
 		return b.PublishAcks(ctx, msgs...)
 	}

@@ -91,38 +91,40 @@ func ParseEvent(h nats.Header, data []byte) (Event, error) {
 	return e, nil
 }
 
-// Message makes the message that has this attempt made at once.
+// Message makes the message that has this attempt made at once. All messages of a delivery have ids that name what they
+// follow from, so that whoever repeats himself after a crash makes no second one.
 func (d *Delivery) Message() *nats.Msg {
-	m := &nats.Msg{Subject: DeliverySubject(d.WebhookID), Header: d.headers(), Data: d.Data}
-	m.Header[jetstream.MsgIDHeader] = []string{d.messageID("now")}
-	return m
+	id := d.ID + "/" + strconv.Itoa(d.Attempt)
+	if d.ByHand { // told apart by the time it was asked for
+		id += "/" + strconv.FormatInt(d.MatchedAt.UnixNano(), 36)
+	}
+	return d.message(DeliverySubject(d.WebhookID), id)
 }
 
 // Later makes the message that has this attempt made at the given time (a scheduled message, ADR-51). The server keeps
 // it over restarts; a time that has passed is now.
 func (d *Delivery) Later(at time.Time) *nats.Msg {
-	m := &nats.Msg{Subject: LaterSubject(d.WebhookID, d.ID), Header: d.headers(), Data: d.Data}
-	m.Header[jetstream.MsgIDHeader] = []string{d.messageID("later")}
+	m := d.message(LaterSubject(d.WebhookID, d.ID), d.ID+"/"+strconv.Itoa(d.Attempt)+"/later")
 	m.Header[hdrSchedule] = []string{"@at " + at.UTC().Format(time.RFC3339Nano)}
 	m.Header[hdrScheduleTarget] = []string{DeliverySubject(d.WebhookID)}
 	return m
 }
 
-// Hold makes the message that keeps the delivery until its webhook is switched on again.
-func (d *Delivery) Hold() *nats.Msg {
-	m := &nats.Msg{Subject: HeldSubject(d.WebhookID), Header: d.headers(), Data: d.Data}
-	m.Header[jetstream.MsgIDHeader] = []string{d.messageID("held")}
-	return m
+// Hold makes the message that keeps the delivery until its webhook is switched on again. From is the sequence in
+// DELIVERIES of the message that is held.
+func (d *Delivery) Hold(from uint64) *nats.Msg {
+	return d.message(HeldSubject(d.WebhookID), d.ID+"/held/"+strconv.FormatUint(from, 10))
 }
 
-// messageID names one attempt of one delivery in one place, so that publishing it twice makes one message. What
-// somebody asks for by hand is told apart by the time he asked.
-func (d *Delivery) messageID(place string) string {
-	id := d.ID + "/" + strconv.Itoa(d.Attempt) + "/" + place
-	if d.ByHand {
-		id += "/" + strconv.FormatInt(d.MatchedAt.UnixNano(), 36)
-	}
-	return id
+// Released makes the message that has a delivery made that was held. From is its sequence in HELD.
+func (d *Delivery) Released(from uint64) *nats.Msg {
+	return d.message(DeliverySubject(d.WebhookID), d.ID+"/released/"+strconv.FormatUint(from, 10))
+}
+
+func (d *Delivery) message(subject, id string) *nats.Msg {
+	m := &nats.Msg{Subject: subject, Header: d.headers(), Data: d.Data}
+	m.Header[jetstream.MsgIDHeader] = []string{id}
+	return m
 }
 
 func (d *Delivery) headers() nats.Header {
@@ -215,4 +217,14 @@ func get(h nats.Header, name string) string {
 		return v[0]
 	}
 	return ""
+}
+
+// RecordMessage makes the message of a record; webhookID may be empty. A repeat with the same id is one record.
+func RecordMessage(shop, webhookID string, record []byte, id string) *nats.Msg {
+	return &nats.Msg{Subject: OutcomeSubject(shop, webhookID), Data: record, Header: nats.Header{jetstream.MsgIDHeader: {id}}}
+}
+
+// SwitchMessage makes the message that asks for a webhook to be switched off.
+func SwitchMessage(shop, webhookID string, wish []byte, id string) *nats.Msg {
+	return &nats.Msg{Subject: SwitchSubject(shop, webhookID), Data: wish, Header: nats.Header{jetstream.MsgIDHeader: {id}}}
 }

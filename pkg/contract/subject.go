@@ -53,8 +53,8 @@ func CheckEventID(eventID string) error {
 		return fault.Field("id", "it is empty; leave the field out to be given one")
 	case len(eventID) > MaxEventID:
 		return fault.Field("id", "it has %d bytes; at most %d are taken", len(eventID), MaxEventID)
-	case strings.ContainsFunc(eventID, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return fault.Field("id", "%q has a blank or a character beyond ASCII; use printable ASCII without blanks", eventID)
+	case strings.ContainsFunc(eventID, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/\?#%`, r) }):
+		return fault.Field("id", "%q has a blank, a character beyond ASCII, or one of / \\ ? # %%, with which it could not stand in an address", eventID)
 	}
 	return nil
 }

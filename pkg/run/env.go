@@ -60,4 +60,6 @@ func (e *Env) dialOptions() []grpc.DialOption {
 }
 
 // Fail answers an HTTP request with an error.
-func (e *Env) Fail(w http.ResponseWriter, r *http.Request, err error) { rpc.WriteError(w, r, e.Log, err) }
+func (e *Env) Fail(w http.ResponseWriter, r *http.Request, err error) {
+	rpc.WriteError(w, r, e.Log, err)
+}

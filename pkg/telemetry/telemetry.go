@@ -68,7 +68,9 @@ func newExporter(ctx context.Context) (sdktrace.SpanExporter, error) {
 }
 
 // Tracer gives the tracer of a room.
-func (t *Telemetry) Tracer(room string) trace.Tracer { return t.provider.Tracer("shopbell.dev/" + room) }
+func (t *Telemetry) Tracer(room string) trace.Tracer {
+	return t.provider.Tracer("shopbell.dev/" + room)
+}
 
 // Provider is what libraries are given that trace themselves.
 func (t *Telemetry) Provider() trace.TracerProvider { return t.provider }

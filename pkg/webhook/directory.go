@@ -16,18 +16,17 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
-	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-// Directory is all webhooks and all shops' settings, in memory, kept by watching their buckets. It may be used at once.
+// Directory is all webhooks, in memory, kept by following their bucket. It may be used at once.
 type Directory struct {
 	profiles *profile.Set
 	log      *slog.Logger
-	webhooks jetstream.KeyValue
+	bucket   jetstream.KeyValue
 
-	mu       sync.RWMutex // guards what follows
-	byShop   map[string]*shelf
-	settings map[string]*shopbellv1.Shop
+	mu      sync.RWMutex // guards what follows
+	byShop  map[string]*shelf
+	changed chan struct{} // closed at the next change; nil while nobody waits
 }
 
 // shelf is the webhooks of one shop. The sorted views are made when they are next asked for.
@@ -42,59 +41,21 @@ type views struct {
 	any    []*Webhook            // those that want every type
 }
 
-// Open makes a directory and fills it; it follows the buckets from then on once Follow is called.
+// Open makes a directory that knows no webhook yet; Follow fills it.
 func Open(ctx context.Context, b *bus.Bus, profiles *profile.Set, log *slog.Logger) (*Directory, error) {
-	webhooks, err := b.Bucket(ctx, contract.Webhooks)
+	bucket, err := b.Bucket(ctx, contract.Webhooks)
 	if err != nil {
 		return nil, err
 	}
-	return &Directory{
-		profiles: profiles, log: log, webhooks: webhooks,
-		byShop: map[string]*shelf{}, settings: map[string]*shopbellv1.Shop{},
-	}, nil
+	return &Directory{profiles: profiles, log: log, bucket: bucket, byShop: map[string]*shelf{}}, nil
 }
 
-// Follow fills the directory, calls filled when it holds all there is, and follows the buckets until ctx ends.
+// Follow keeps the directory until ctx ends; filled is called when it knows every webhook.
 func (d *Directory) Follow(ctx context.Context, b *bus.Bus, filled func()) error {
-	shops, err := b.Bucket(ctx, contract.Shops)
-	if err != nil {
-		return err
-	}
-	webhookWatch, err := d.webhooks.WatchAll(ctx)
-	if err != nil {
-		return fmt.Errorf("watch webhooks: %w", err)
-	}
-	defer func() { _ = webhookWatch.Stop() }()
-	shopWatch, err := shops.WatchAll(ctx)
-	if err != nil {
-		return fmt.Errorf("watch shops: %w", err)
-	}
-	defer func() { _ = shopWatch.Stop() }()
-	for waiting := 2; ; {
-		var entry jetstream.KeyValueEntry
-		var ok bool
-		put := d.putShop
-		select {
-		case <-ctx.Done():
-			return nil
-		case entry, ok = <-webhookWatch.Updates():
-			put = d.putWebhook
-		case entry, ok = <-shopWatch.Updates():
-		}
-		switch {
-		case !ok:
-			return fmt.Errorf("watch of webhooks or shops ended")
-		case entry != nil:
-			put(ctx, entry)
-		default: // all there was at first has come
-			if waiting--; waiting == 0 {
-				filled()
-			}
-		}
-	}
+	return b.Watch(ctx, contract.Webhooks, func(entry bus.Entry) { d.put(ctx, entry) }, filled)
 }
 
-func (d *Directory) putWebhook(ctx context.Context, entry jetstream.KeyValueEntry) {
+func (d *Directory) put(ctx context.Context, entry bus.Entry) {
 	shop, id, ok := contract.ParseWebhookKey(entry.Key())
 	if !ok {
 		d.log.ErrorContext(ctx, "a key in the bucket names no webhook", slog.String("key", entry.Key()))
@@ -116,6 +77,10 @@ func (d *Directory) putWebhook(ctx context.Context, entry jetstream.KeyValueEntr
 		d.byShop[shop] = s
 	}
 	s.views = nil
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
+	}
 	if w == nil {
 		if delete(s.byID, id); len(s.byID) == 0 {
 			delete(d.byShop, shop)
@@ -125,24 +90,12 @@ func (d *Directory) putWebhook(ctx context.Context, entry jetstream.KeyValueEntr
 	}
 }
 
-func (d *Directory) parse(entry jetstream.KeyValueEntry) (*Webhook, error) {
+func (d *Directory) parse(entry bus.Entry) (*Webhook, error) {
 	state := &busv1.WebhookState{}
 	if err := proto.Unmarshal(entry.Value(), state); err != nil {
 		return nil, fmt.Errorf("parse the webhook %s: %w", entry.Key(), err)
 	}
 	return New(state, entry.Revision(), d.profiles), nil
-}
-
-func (d *Directory) putShop(ctx context.Context, entry jetstream.KeyValueEntry) {
-	shop := contract.ParseShopKey(entry.Key())
-	state := &busv1.ShopState{}
-	if err := proto.Unmarshal(entry.Value(), state); err != nil {
-		d.log.ErrorContext(ctx, "shop cannot be read", slog.String("shop_id", shop), slog.Any("error", err))
-		return
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.settings[shop] = state.Shop
 }
 
 // Get gives a webhook, or nil.
@@ -158,7 +111,7 @@ func (d *Directory) Get(shop, id string) *Webhook {
 // Fetch gives a webhook as it is in the bucket right now, or nil when there is none: for those who meet a webhook that
 // Get does not know, which may be deleted or so new that the directory has yet to hear of it.
 func (d *Directory) Fetch(ctx context.Context, shop, id string) (*Webhook, error) {
-	entry, err := d.webhooks.Get(ctx, contract.WebhookKey(shop, id))
+	entry, err := d.bucket.Get(ctx, contract.WebhookKey(shop, id))
 	if isNotFound(err) {
 		return nil, nil
 	}
@@ -166,6 +119,27 @@ func (d *Directory) Fetch(ctx context.Context, shop, id string) (*Webhook, error
 		return nil, fmt.Errorf("read webhook %s: %w", id, err)
 	}
 	return d.parse(entry)
+}
+
+// Await returns when the directory knows a webhook at this revision or a later one, or when ctx ends.
+func (d *Directory) Await(ctx context.Context, shop, id string, revision uint64) {
+	for {
+		d.mu.Lock()
+		if s := d.byShop[shop]; s != nil && s.byID[id] != nil && s.byID[id].Revision >= revision {
+			d.mu.Unlock()
+			return
+		}
+		if d.changed == nil {
+			d.changed = make(chan struct{})
+		}
+		changed := d.changed
+		d.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // All are the webhooks of a shop, oldest first. The slice must not be changed.
@@ -188,16 +162,6 @@ func (d *Directory) Subscribed(shop, eventType string) []*Webhook {
 		return named
 	}
 	return append(slices.Clip(v.any), named...)
-}
-
-// Settings are those of a shop that were set; never nil.
-func (d *Directory) Settings(shop string) *shopbellv1.Shop {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if s := d.settings[shop]; s != nil {
-		return s
-	}
-	return &shopbellv1.Shop{Id: shop}
 }
 
 // Count is how many webhooks there are.

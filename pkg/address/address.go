@@ -1,0 +1,84 @@
+// Package address says which addresses a webhook may have: not our own networks, unless the operator says so.
+package address
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"code.dny.dev/ssrf"
+
+	"shopbell.dev/pkg/fault"
+)
+
+// Guard refuses addresses. It may be used at once.
+type Guard struct {
+	allowPrivate bool
+	control      func(network, address string, c syscall.RawConn) error
+}
+
+// NewGuard makes a guard that lets through what can be reached on the public Internet, and with allowPrivate everything.
+func NewGuard(allowPrivate bool) *Guard {
+	g := &Guard{allowPrivate: allowPrivate}
+	if !allowPrivate {
+		g.control = ssrf.New(ssrf.WithAnyPort()).Safe
+	}
+	return g
+}
+
+// Control is for net.Dialer: it is asked for every address that is dialled, after the name was resolved, so that no
+// name, redirect or change in the DNS leads past it. It is nil when everything is let through.
+func (g *Guard) Control() func(network, address string, c syscall.RawConn) error { return g.control }
+
+const maxURL = 2000
+
+// CheckURL says what is wrong with a webhook's URL. A name is not resolved here: that is done, and guarded, for every
+// connection.
+func (g *Guard) CheckURL(text string) error {
+	refuse := func(format string, args ...any) error { return fault.Field("url", format, args...) }
+	if text == "" {
+		return refuse("it is missing; name where deliveries are to be POSTed, such as https://example.com/hooks")
+	}
+	if len(text) > maxURL {
+		return refuse("it has %d bytes; at most %d are taken", len(text), maxURL)
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return refuse("%q is no URL", text)
+	case u.Scheme == "" || u.Host == "" && (u.Scheme == "http" || u.Scheme == "https"):
+		return refuse("%q is relative; write it in full, such as https://example.com/hooks", text)
+	case u.Scheme != "http" && u.Scheme != "https":
+		return refuse("its scheme is %q; only https and http are taken", u.Scheme)
+	case u.User != nil:
+		return refuse("it holds a user name or password; put them into the webhook's headers (Authorization)")
+	case u.Fragment != "":
+		return refuse("it has a fragment (#%s), which is never sent; leave it out", u.Fragment)
+	case u.Hostname() == "":
+		return refuse("it names no host")
+	}
+	if port := u.Port(); port != "" {
+		if _, err := net.LookupPort("tcp", port); err != nil || port == "0" {
+			return refuse("port %q is none", port)
+		}
+	}
+	if g.allowPrivate {
+		return nil
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return refuse("%s is this machine; private addresses are refused unless the operator allows them (--allow-private-addresses)", host)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		network := "tcp4"
+		if ip.Is6() {
+			network = "tcp6"
+		}
+		if err := g.control(network, netip.AddrPortFrom(ip, 443).String(), nil); err != nil {
+			return refuse("%s is not an address on the public Internet; private addresses are refused unless the operator allows them (--allow-private-addresses)", host)
+		}
+	}
+	return nil
+}

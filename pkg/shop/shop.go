@@ -1,0 +1,95 @@
+// Package shop is the shops' settings, in memory, kept by following the bucket they lie in.
+package shop
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/profile"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// Defaults are the settings of a shop that has set none.
+type Defaults struct {
+	// Profile of its webhooks.
+	Profile string `yaml:"profile"`
+	// Environment of its events: "live" or "test".
+	Environment string `yaml:"environment"`
+}
+
+// The environments.
+const (
+	Live = "live"
+	Test = "test"
+)
+
+// Directory is the settings of all shops. It may be used at once.
+type Directory struct {
+	defaults Defaults
+	profiles *profile.Set
+	log      *slog.Logger
+
+	mu   sync.RWMutex // guards what follows
+	byID map[string]*shopbellv1.Shop
+}
+
+// NewDirectory makes a directory that knows no shop yet. The defaults' profile must be there.
+func NewDirectory(defaults Defaults, profiles *profile.Set, log *slog.Logger) (*Directory, error) {
+	if _, err := profiles.Get(defaults.Profile); err != nil {
+		return nil, err
+	}
+	return &Directory{defaults: defaults, profiles: profiles, log: log, byID: map[string]*shopbellv1.Shop{}}, nil
+}
+
+// Follow keeps the directory until ctx ends; filled is called when it knows every shop.
+func (d *Directory) Follow(ctx context.Context, b *bus.Bus, filled func()) error {
+	return b.Watch(ctx, contract.Shops, func(entry bus.Entry) {
+		id := contract.ParseShopKey(entry.Key())
+		state := &busv1.ShopState{}
+		if err := proto.Unmarshal(entry.Value(), state); err != nil {
+			d.log.ErrorContext(ctx, "shop cannot be read", slog.String("shop_id", id), slog.Any("error", err))
+			return
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.byID[id] = state.Shop
+	}, filled)
+}
+
+// Get gives a shop's settings, with the defaults for those that it has not set. It may be changed by the caller.
+func (d *Directory) Get(id string) *shopbellv1.Shop {
+	d.mu.RLock()
+	s := d.byID[id]
+	d.mu.RUnlock()
+	return d.WithDefaults(id, s)
+}
+
+// WithDefaults gives settings, which may be nil, with the defaults for those that are not set.
+func (d *Directory) WithDefaults(id string, set *shopbellv1.Shop) *shopbellv1.Shop {
+	out := &shopbellv1.Shop{Id: id, Profile: &d.defaults.Profile, Environment: &d.defaults.Environment}
+	if set != nil {
+		if set.Profile != nil {
+			out.Profile = set.Profile
+		}
+		if set.Environment != nil {
+			out.Environment = set.Environment
+		}
+		out.WebshopId, out.Name = set.WebshopId, set.Name
+	}
+	return out
+}
+
+// Profile gives the profile of a shop. One that is no longer there gives way to the defaults'.
+func (d *Directory) Profile(s *shopbellv1.Shop) *profile.Profile {
+	if p, err := d.profiles.Get(s.GetProfile()); err == nil {
+		return p
+	}
+	p, _ := d.profiles.Get(d.defaults.Profile) // NewDirectory has seen it
+	return p
+}

@@ -1,0 +1,205 @@
+// Package ingest takes events from publishers, over REST and gRPC, and answers once the bus has stored them.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/config"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/id"
+	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/shop"
+	ingestv1 "shopbell.dev/proto/shopbell/ingest/v1"
+)
+
+// Config is what ingest can be told.
+type Config struct {
+	// MaxEventBytes is the most that one event's data may have, up to 4MiB.
+	MaxEventBytes config.Size `yaml:"max_event_bytes"`
+	// MaxRequestBytes is the most that one request may have.
+	MaxRequestBytes config.Size `yaml:"max_request_bytes"`
+	// Timeout bounds how long the bus may take to store; after that the publisher is asked to come again.
+	Timeout time.Duration `yaml:"timeout"`
+	// Shop is what holds for shops that have set nothing.
+	Shop shop.Defaults `yaml:"shop"`
+}
+
+// Defaults suit a shop platform of any size.
+func Defaults() Config {
+	return Config{
+		MaxEventBytes: 1 << 20, MaxRequestBytes: 32 << 20, Timeout: 5 * time.Second,
+		Shop: shop.Defaults{Profile: "standard", Environment: shop.Live},
+	}
+}
+
+// Validate says what is wrong with the settings.
+func (c Config) Validate() error {
+	var bad fault.Collector
+	if c.MaxEventBytes < 1 || c.MaxEventBytes > 4<<20 {
+		bad.Add("max_event_bytes", "%s is not between 1B and 4MiB", c.MaxEventBytes)
+	}
+	if c.MaxRequestBytes < c.MaxEventBytes {
+		bad.Add("max_request_bytes", "%s is less than max_event_bytes", c.MaxRequestBytes)
+	}
+	if c.Timeout < 100*time.Millisecond || c.Timeout > time.Minute {
+		bad.Add("timeout", "%s is not between 100ms and 1m", c.Timeout)
+	}
+	return bad.Err()
+}
+
+// Ingest is the room.
+type Ingest struct {
+	ingestv1.UnimplementedIngestServiceServer
+	cfg   Config
+	env   *run.Env
+	shops *shop.Directory
+
+	taken   *prometheus.CounterVec
+	storing prometheus.Histogram
+}
+
+// New makes the room and mounts it on the process's HTTP and gRPC servers.
+func New(cfg Config, env *run.Env) (run.Service, error) {
+	shops, err := shop.NewDirectory(cfg.Shop, env.Profiles, env.Log)
+	if err != nil {
+		return nil, err
+	}
+	in := &Ingest{
+		cfg: cfg, env: env, shops: shops,
+		taken: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shopbell_events_total", Help: "Events that publishers sent, by what became of them: accepted, duplicate, refused (their fault) or unavailable (the bus did not store them).",
+		}, []string{"status"}),
+		storing: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "shopbell_event_store_seconds", Help: "How long the bus took to store a request's events.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
+		}),
+	}
+	env.Metrics.MustRegister(in.taken, in.storing)
+	ingestv1.RegisterIngestServiceServer(env.GRPC, in)
+	env.HTTP.HandleFunc("POST /v1/shops/{shop_id}/events", in.publishHTTP)
+	return in, nil
+}
+
+// Run follows the shops' settings until ctx ends.
+func (in *Ingest) Run(ctx context.Context, ready func()) error {
+	return in.shops.Follow(ctx, in.env.Bus, ready)
+}
+
+// The answers for an event.
+const (
+	accepted  = "accepted"
+	duplicate = "duplicate"
+)
+
+// parcel is events on their way onto the bus: the answers that their publisher gets, and the messages.
+type parcel struct {
+	answers []*ingestv1.Accepted
+	msgs    []*nats.Msg
+	place   []int // of each message's answer
+}
+
+func (p *parcel) add(more *parcel) {
+	for _, at := range more.place {
+		p.place = append(p.place, at+len(p.answers))
+	}
+	p.answers, p.msgs = append(p.answers, more.answers...), append(p.msgs, more.msgs...)
+}
+
+// pack makes the messages of events whose fields are checked, and says what does not fit the shop.
+func (in *Ingest) pack(ctx context.Context, shopID string, events []contract.Event, prefix func(int) string) (*parcel, error) {
+	if err := contract.CheckShopID(shopID); err != nil {
+		return nil, err
+	}
+	if err := in.complete(shopID, events, prefix); err != nil {
+		in.taken.WithLabelValues("refused").Add(float64(len(events)))
+		return nil, err
+	}
+	ctx, span := in.env.Tracer.Start(ctx, "publish events", trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
+		attribute.String("shop_id", shopID), attribute.Int("events", len(events))))
+	defer span.End()
+	p := &parcel{}
+	first := make(map[string]bool, len(events))
+	for i := range events {
+		e := &events[i]
+		if first[e.ID] { // the same id twice in one request
+			p.answers = append(p.answers, &ingestv1.Accepted{Id: e.ID, Status: duplicate})
+			continue
+		}
+		first[e.ID] = true
+		m := e.Message()
+		bus.Inject(ctx, m)
+		p.place = append(p.place, len(p.answers))
+		p.msgs = append(p.msgs, m)
+		p.answers = append(p.answers, &ingestv1.Accepted{Id: e.ID, Status: accepted})
+	}
+	return p, nil
+}
+
+// publish puts a parcel onto the bus and returns once it is stored, with the answers in the events' order. Errors are
+// for the publisher.
+func (in *Ingest) publish(ctx context.Context, p *parcel, put func(context.Context, ...*nats.Msg) ([]bus.Ack, error)) ([]*ingestv1.Accepted, error) {
+	if len(p.msgs) == 0 {
+		return p.answers, nil
+	}
+	begun := time.Now()
+	bound, cancel := context.WithTimeoutCause(ctx, in.cfg.Timeout, errTooSlow)
+	defer cancel()
+	acks, err := put(bound, p.msgs...)
+	in.storing.Observe(time.Since(begun).Seconds())
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err() // the publisher has gone
+		}
+		in.taken.WithLabelValues("unavailable").Add(float64(len(p.msgs)))
+		in.env.Log.ErrorContext(ctx, "events not stored, publisher asked to come again", slog.Int("events", len(p.msgs)), slog.Any("error", err))
+		return nil, fault.Away(2*time.Second, "the bus did not store the events; send them again with the same ids, which makes a repeat harmless")
+	}
+	for i, ack := range acks {
+		if ack.Duplicate {
+			p.answers[p.place[i]].Status = duplicate
+		}
+	}
+	for _, a := range p.answers {
+		in.taken.WithLabelValues(a.Status).Inc()
+	}
+	return p.answers, nil
+}
+
+var errTooSlow = errors.New("the bus took longer than ingest.timeout")
+
+// complete fills in what the publisher may leave out, and says what does not fit the shop.
+func (in *Ingest) complete(shopID string, events []contract.Event, prefixOf func(int) string) error {
+	settings := in.shops.Get(shopID)
+	rules := in.shops.Profile(settings)
+	now := time.Now()
+	var bad fault.Collector
+	for i := range events {
+		e := &events[i]
+		prefix := prefixOf(i)
+		bad.Include(prefix, rules.CheckType(e.Type))
+		if size := config.Size(len(e.Data)); size > in.cfg.MaxEventBytes {
+			return fault.New(fault.TooLarge, "%sdata has %d bytes; at most %s are taken (ingest.max_event_bytes): send a reference in place of what is large", prefix, size, in.cfg.MaxEventBytes)
+		}
+		e.ShopID, e.AcceptedAt = shopID, now
+		if e.ID == "" {
+			e.ID = id.New(id.Event, now)
+		}
+		if e.Environment == "" {
+			e.Environment = settings.GetEnvironment()
+		}
+		if e.OccurredAt == "" {
+			e.OccurredAt = now.UTC().Format("2006-01-02T15:04:05.000Z07:00")
+		}
+	}
+	return bad.Err()
+}

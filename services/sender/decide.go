@@ -1,0 +1,49 @@
+package sender
+
+import (
+	"fmt"
+	"time"
+
+	"shopbell.dev/pkg/profile"
+)
+
+// The statuses of a delivery that an attempt can leave behind.
+const (
+	delivered = "delivered"
+	retrying  = "retrying"
+	failed    = "failed"
+	held      = "held"
+	cancelled = "cancelled"
+)
+
+// verdict is what follows from an attempt.
+type verdict struct {
+	status string
+	reason string        // a sentence; empty where the status says it all
+	wait   time.Duration // until the next attempt, when retrying
+	off    bool          // the webhook is to be switched off
+}
+
+// decide says what follows from an attempt. Random is a number from 0 to 1, for jitter. An attempt by hand is not
+// followed by others; a receiver that asks for its webhook to be switched off is heard all the same.
+func decide(rules profile.Policy, attempt int, byHand bool, x *exchange, random float64) verdict {
+	if x.class == "" && rules.Succeeds(x.code) {
+		return verdict{status: delivered}
+	}
+	off := x.code > 0 && rules.Disables(x.code)
+	switch {
+	case off && byHand:
+		return verdict{status: failed, off: true, reason: fmt.Sprintf("answered %d, which switches the webhook off", x.code)}
+	case off:
+		return verdict{status: held, off: true, reason: fmt.Sprintf("answered %d, which switches the webhook off; it is kept until the webhook is switched on again", x.code)}
+	case byHand:
+		return verdict{status: failed, reason: "the attempt by hand failed"}
+	}
+	if wait, ok := rules.Wait(attempt, x.retryAfter, random); ok {
+		return verdict{status: retrying, wait: wait}
+	}
+	if attempt == 1 {
+		return verdict{status: failed, reason: "given up after the only attempt that the webhook's rules allow; it can be sent again by hand"}
+	}
+	return verdict{status: failed, reason: fmt.Sprintf("given up after %d attempts; it can be sent again by hand", attempt)}
+}

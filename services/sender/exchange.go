@@ -1,0 +1,224 @@
+package sender
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"code.dny.dev/ssrf"
+
+	"shopbell.dev/pkg/address"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// exchange is one request to a receiver and what came of it.
+type exchange struct {
+	url        string
+	began      time.Time
+	duration   time.Duration
+	timings    *shopbellv1.Timings
+	request    http.Header
+	code       int // 0: no answer
+	response   http.Header
+	body       []byte
+	cut        bool
+	retryAfter time.Duration
+	class      string // why it failed, in one word; empty when there was an answer
+	problem    string // why it failed, in a sentence
+}
+
+// maxResponseHeaders bounds an answer's headers.
+const maxResponseHeaders = 64 << 10
+
+// newClient makes the one client that all exchanges share: no redirects, every address guarded when it is dialled, every
+// answer bounded. An exchange's time is bounded by its context.
+func newClient(guard *address.Guard) *http.Client {
+	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: guard.Control()}
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:            dialer.DialContext,
+			ForceAttemptHTTP2:      true,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:    30 * time.Second,
+			MaxIdleConns:           10_000,
+			MaxIdleConnsPerHost:    64,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: maxResponseHeaders,
+			WriteBufferSize:        16 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// do makes one exchange: it ends when the answer's body has been read up to its limit, or when timeout has passed,
+// whichever is first. It never fails: what went wrong is in the exchange. ctx ends it early.
+func do(ctx context.Context, client *http.Client, target string, h http.Header, body []byte, timeout time.Duration, limit int64) *exchange {
+	x := &exchange{url: target, began: time.Now(), request: h}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var clock stopwatch
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, clock.trace()), http.MethodPost, target, bytes.NewReader(body))
+	if err != nil {
+		x.class, x.problem = "request", "the request cannot be made: "+inner(err).Error()
+		return x
+	}
+	req.Header = h
+	resp, err := client.Do(req) //nolint:gosec // the URL is the webhook's owner's; the address is guarded when it is dialled
+	if err != nil {
+		x.duration = time.Since(x.began)
+		x.timings = clock.seen().timings()
+		x.class, x.problem = classify(err, timeout, &clock)
+		return x
+	}
+	x.code, x.response = resp.StatusCode, resp.Header
+	x.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	x.body, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	_ = resp.Body.Close()
+	if int64(len(x.body)) > limit {
+		x.body, x.cut = x.body[:limit], true
+	}
+	x.cut = x.cut || err != nil // the answer's status came in time, so it counts (SHOPS.md C5)
+	x.duration = time.Since(x.began)
+	x.timings = clock.seen().timings()
+	return x
+}
+
+// stopwatch measures the parts of an exchange. Its hooks may be called at once, and after the exchange is over, when a
+// second address is tried beside the first.
+type stopwatch struct {
+	mu sync.Mutex // guards parts
+	parts
+}
+
+type parts struct{ dnsStart, dnsEnd, connectStart, connectEnd, tlsStart, tlsEnd, wrote, first time.Time }
+
+func (s *stopwatch) mark(at *time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*at = time.Now()
+}
+
+func (s *stopwatch) seen() parts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.parts
+}
+
+func (s *stopwatch) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		DNSStart:             func(httptrace.DNSStartInfo) { s.mark(&s.dnsStart) },
+		DNSDone:              func(httptrace.DNSDoneInfo) { s.mark(&s.dnsEnd) },
+		ConnectStart:         func(string, string) { s.mark(&s.connectStart) },
+		ConnectDone:          func(string, string, error) { s.mark(&s.connectEnd) },
+		TLSHandshakeStart:    func() { s.mark(&s.tlsStart) },
+		TLSHandshakeDone:     func(tls.ConnectionState, error) { s.mark(&s.tlsEnd) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { s.mark(&s.wrote) },
+		GotFirstResponseByte: func() { s.mark(&s.first) },
+	}
+}
+
+func (p parts) timings() *shopbellv1.Timings {
+	return &shopbellv1.Timings{
+		DnsMs: span(p.dnsStart, p.dnsEnd), ConnectMs: span(p.connectStart, p.connectEnd),
+		TlsMs: span(p.tlsStart, p.tlsEnd), FirstByteMs: span(p.wrote, p.first),
+	}
+}
+
+func span(from, to time.Time) float64 {
+	if from.IsZero() || to.Before(from) {
+		return 0
+	}
+	return millis(to.Sub(from))
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// classify says why there was no answer: in one word, and in a sentence without anything secret.
+func classify(err error, timeout time.Duration, clock *stopwatch) (class, problem string) {
+	cause := inner(err)
+	var dns *net.DNSError
+	var op *net.OpError
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	var host x509.HostnameError
+	switch {
+	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedNetwork), errors.Is(err, ssrf.ErrProhibitedPort):
+		return "blocked_address", "the host's name leads to an address that is not on the public Internet; private addresses are refused unless the operator allows them"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout", fmt.Sprintf("no answer within %s: %s", timeout, clock.seen().stuck())
+	case errors.Is(err, context.Canceled):
+		return "interrupted", "the sender was stopped before the answer came"
+	case errors.As(err, &dns):
+		if dns.IsNotFound {
+			return "dns", fmt.Sprintf("there is no host %s", dns.Name)
+		}
+		return "dns", fmt.Sprintf("the name %s could not be resolved: %s", dns.Name, dns.Err)
+	case errors.As(err, &host):
+		return "tls", "the receiver's certificate is not for this host: " + host.Error()
+	case errors.As(err, &cert):
+		return "tls", "the receiver's certificate is not trusted: " + cert.Err.Error()
+	case errors.As(err, &record), errors.As(err, &alert), strings.HasPrefix(cause.Error(), "tls: "), strings.Contains(cause.Error(), "HTTP response to HTTPS client"):
+		return "tls", "no TLS connection could be made: " + cause.Error()
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connect", "the receiver refuses the connection: nothing listens there"
+	case errors.As(err, &op) && op.Op == "dial":
+		return "connect", "no connection to the receiver: " + op.Err.Error()
+	case strings.Contains(cause.Error(), "response headers exceeded"):
+		return "body_too_large", fmt.Sprintf("the answer's headers are larger than %d bytes", maxResponseHeaders)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "connect", "the receiver closed the connection without an answer"
+	}
+	return "protocol", "what the receiver answered is not HTTP: " + cause.Error()
+}
+
+// inner takes the request's URL off an error: it may hold what nobody else may see.
+func inner(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// stuck says what an exchange was doing when its time was up.
+func (s parts) stuck() string {
+	switch {
+	case s.connectStart.IsZero() && !s.dnsStart.IsZero() && s.dnsEnd.IsZero():
+		return "the host's name was still being resolved"
+	case !s.connectStart.IsZero() && s.connectEnd.IsZero():
+		return "the connection was still being made"
+	case !s.tlsStart.IsZero() && s.tlsEnd.IsZero():
+		return "the TLS handshake was not finished"
+	case s.wrote.IsZero():
+		return "the request was not sent to its end"
+	}
+	return "the request was sent, but the receiver did not answer"
+}
+
+// parseRetryAfter reads what a receiver asks for: seconds or a time (RFC 9110, 10.2.3). Anything else is 0.
+func parseRetryAfter(text string, now time.Time) time.Duration {
+	if text == "" {
+		return 0
+	}
+	if seconds, err := strconv.Atoi(text); err == nil {
+		return time.Duration(max(0, min(seconds, 1<<30))) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}

@@ -1,0 +1,223 @@
+// Package sender makes the attempts: it renders, signs and POSTs each delivery, decides what follows from the answer,
+// and puts that onto the bus before it lets go of the delivery.
+package sender
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"shopbell.dev/pkg/address"
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/config"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/webhook"
+	senderv1 "shopbell.dev/proto/shopbell/sender/v1"
+)
+
+// Config is what sender can be told.
+type Config struct {
+	// MaxInFlight is how many exchanges may be under way at once.
+	MaxInFlight int `yaml:"max_in_flight"`
+	// MaxResponseBytes is how much of an answer's body is read and kept.
+	MaxResponseBytes config.Size `yaml:"max_response_bytes"`
+	// Grace is how long exchanges under way may take to finish when the sender stops. One that is interrupted then is
+	// not an attempt; it is made again.
+	Grace time.Duration `yaml:"grace"`
+}
+
+// Defaults suit a shop platform of any size.
+func Defaults() Config {
+	return Config{MaxInFlight: 1024, MaxResponseBytes: 64 << 10, Grace: 15 * time.Second}
+}
+
+// Validate says what is wrong with the settings.
+func (c Config) Validate() error {
+	var bad fault.Collector
+	if c.MaxInFlight < 1 || c.MaxInFlight > 20_000 {
+		bad.Add("max_in_flight", "%d is not between 1 and 20000", c.MaxInFlight)
+	}
+	if c.MaxResponseBytes < 1<<10 || c.MaxResponseBytes > 1<<20 {
+		bad.Add("max_response_bytes", "%s is not between 1KiB and 1MiB", c.MaxResponseBytes)
+	}
+	if c.Grace < 0 || c.Grace > 5*time.Minute {
+		bad.Add("grace", "%s is not between 0s and 5m", c.Grace)
+	}
+	return bad.Err()
+}
+
+// Sender is the room.
+type Sender struct {
+	senderv1.UnimplementedSenderServiceServer
+	cfg      Config
+	env      *run.Env
+	webhooks *webhook.Directory
+	client   *http.Client
+	agent    string // what we call ourselves to receivers
+
+	slots *semaphore.Weighted // bounds the exchanges under way
+	busy  working
+
+	attempts *prometheus.CounterVec
+	latency  prometheus.Histogram
+	exchange prometheus.Histogram
+	inFlight prometheus.Gauge
+}
+
+// New makes the room and mounts it on the process's gRPC server.
+func New(cfg Config, env *run.Env) (run.Service, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	webhooks, err := webhook.Open(ctx, env.Bus, env.Profiles, env.Log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sender{
+		cfg: cfg, env: env, webhooks: webhooks, agent: "Shopbell/" + env.Version,
+		client: newClient(address.NewGuard(env.AllowPrivateAddresses)),
+		slots:  semaphore.NewWeighted(int64(cfg.MaxInFlight)),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shopbell_attempts_total", Help: "Attempts, by what was decided (delivered, retrying, failed, held) and, if they failed, by why.",
+		}, []string{"verdict", "error_class"}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "shopbell_delivery_latency_seconds", Help: "Time from an event's acceptance until it was delivered.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 12),
+		}),
+		exchange: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "shopbell_exchange_seconds", Help: "Time that whole exchanges with receivers took.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
+		}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_attempts_in_flight", Help: "Exchanges under way."}),
+	}
+	env.Metrics.MustRegister(s.attempts, s.latency, s.exchange, s.inFlight)
+	senderv1.RegisterSenderServiceServer(env.GRPC, s)
+	return s, nil
+}
+
+// ahead is how many deliveries are pulled in advance: enough to keep the exchanges busy, few enough that those which
+// wait here are begun before their AckWait has passed.
+const ahead = 512
+
+// Run makes attempts until ctx ends; then it finishes those under way, within the grace.
+func (s *Sender) Run(ctx context.Context, ready func()) error {
+	// The directory goes last: exchanges under way need it to the end.
+	follow, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopFollowing()
+	hard, interrupt := context.WithCancel(context.WithoutCancel(ctx))
+	defer interrupt()
+	var followers errgroup.Group
+	known := make(chan struct{})
+	followers.Go(func() error { return s.webhooks.Follow(follow, s.env.Bus, func() { close(known) }) })
+	followers.Go(func() error { s.busy.report(follow); return nil })
+	work, stopWork := context.WithCancel(ctx)
+	defer stopWork()
+	gone := make(chan error, 1)
+	go func() { gone <- followers.Wait() }()
+
+	var under sync.WaitGroup
+	select {
+	case <-known:
+		ready()
+	case <-ctx.Done():
+		return nil
+	case err := <-gone:
+		return err
+	}
+	err := s.env.Bus.Consume(work, contract.Sender, ahead, func(m bus.Message) {
+		if s.slots.Acquire(hard, 1) != nil {
+			return // interrupted; the message comes again
+		}
+		under.Go(func() {
+			defer s.slots.Release(1)
+			s.handle(hard, m)
+		})
+	})
+	finished := make(chan struct{})
+	go func() { under.Wait(); close(finished) }()
+	select {
+	case <-finished:
+	case <-time.After(s.cfg.Grace):
+		s.env.Log.WarnContext(ctx, "exchanges are interrupted; they are made again after the next start")
+		interrupt()
+		<-finished
+	}
+	s.client.CloseIdleConnections()
+	stopFollowing()
+	if ferr := <-gone; err == nil {
+		err = ferr
+	}
+	return err
+}
+
+// working is the messages that are being worked on, so that the bus can be told before it hands them to somebody else.
+// Its zero value is ready.
+type working struct {
+	mu    sync.Mutex // guards since
+	since map[bus.Message]time.Time
+}
+
+func (w *working) begin(m bus.Message) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.since == nil {
+		w.since = map[bus.Message]time.Time{}
+	}
+	w.since[m] = time.Now()
+}
+
+func (w *working) end(m bus.Message) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.since, m)
+}
+
+// reportEvery is a quarter of the consumer's AckWait.
+const reportEvery = 5 * time.Second
+
+// report tells the bus, until ctx ends, of the messages that take long.
+func (w *working) report(ctx context.Context) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var long []bus.Message
+		w.mu.Lock()
+		for m, since := range w.since {
+			if time.Since(since) > reportEvery {
+				long = append(long, m)
+			}
+		}
+		w.mu.Unlock()
+		for _, m := range long {
+			_ = m.InProgress() // if this is not heard, somebody else makes the attempt as well
+		}
+	}
+}
+
+// logAttempt writes the one line that tells an attempt's whole story.
+func (s *Sender) logAttempt(ctx context.Context, d *contract.Delivery, x *exchange, v verdict) {
+	attrs := []slog.Attr{
+		slog.String("shop_id", d.ShopID), slog.String("event_id", d.Event.ID), slog.String("event_type", d.Type),
+		slog.String("webhook_id", d.WebhookID), slog.String("delivery_id", d.ID), slog.Int("attempt", d.Attempt),
+		slog.String("verdict", v.status), slog.Int("response_code", x.code), slog.Duration("duration", x.duration.Round(10*time.Microsecond)),
+	}
+	if x.class != "" {
+		attrs = append(attrs, slog.String("error_class", x.class), slog.String("error", x.problem))
+	}
+	if v.wait > 0 {
+		attrs = append(attrs, slog.Duration("next_in", v.wait.Round(time.Millisecond)))
+	}
+	s.env.Log.LogAttrs(ctx, slog.LevelInfo, "attempt", attrs...)
+}

@@ -1,0 +1,164 @@
+package subscription
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/event"
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/id"
+	"shopbell.dev/pkg/webhook"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// want says whether a webhook that subscribes to the event's type is sent it, and if not why.
+func want(e *contract.Event, w *webhook.Webhook) (yes bool, why string) {
+	switch {
+	case w.Webhook.Status == webhook.Disabled && !w.OffByReceiver:
+		return false, "it is switched off by its owner"
+	case w.Webhook.GetEnvironment() != "" && w.Webhook.GetEnvironment() != e.Environment:
+		return false, fmt.Sprintf("it wants %s events only, and this is a %s event", w.Webhook.GetEnvironment(), e.Environment)
+	}
+	return true, ""
+}
+
+// match decides for each webhook that subscribes to the event's type.
+func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook.Webhook, considered []*shopbellv1.Considered) {
+	for _, w := range subscribed {
+		c := &shopbellv1.Considered{WebhookId: w.Webhook.Id, Label: w.Webhook.GetLabel()}
+		if c.Matched, c.Reason = want(e, w); c.Matched {
+			c.DeliveryId = id.Derived(id.Delivery, e.AcceptedAt, e.ShopID, e.ID, w.Webhook.Id)
+			matched = append(matched, w)
+		}
+		considered = append(considered, c)
+	}
+	return matched, considered
+}
+
+// publishTimeout bounds how long the bus may take to store what was decided for one batch; after that it is decided
+// again.
+const publishTimeout = 15 * time.Second
+
+// decide matches a batch of events: it publishes a delivery for each webhook that wants one, and a record of each
+// decision.
+func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	msgs := make([]*nats.Msg, 0, 2*len(batch))
+	var oldest time.Time
+	for _, m := range batch {
+		e, err := contract.ParseEvent(m.Headers(), m.Data())
+		if err != nil {
+			s.env.Log.ErrorContext(ctx, "a message on EVENTS is no event; it is left out", slog.Any("error", err))
+			_ = m.TermWithReason(err.Error())
+			continue
+		}
+		if oldest.IsZero() || e.AcceptedAt.Before(oldest) {
+			oldest = e.AcceptedAt
+		}
+		if msgs, err = s.decideOne(bus.Extract(ctx, m.Headers()), &e, msgs); err != nil {
+			return err
+		}
+	}
+	if err := s.env.Bus.Publish(ctx, msgs...); err != nil {
+		return err
+	}
+	s.decided.Add(float64(len(batch)))
+	s.lag.Observe(time.Since(oldest).Seconds())
+	return nil
+}
+
+// decideOne appends what is to be published for one event.
+func (s *Subscription) decideOne(ctx context.Context, e *contract.Event, msgs []*nats.Msg) ([]*nats.Msg, error) {
+	now := time.Now()
+	ctx, span := s.env.Tracer.Start(ctx, "match webhooks", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(now))
+	defer span.End()
+	matched, considered := match(e, s.webhooks.Subscribed(e.ShopID, e.Type))
+	decision := &busv1.Decision{Considered: considered}
+	next := 0 // in matched
+	for _, c := range considered {
+		if !c.Matched {
+			s.passedOver.Inc()
+			continue
+		}
+		w := matched[next]
+		next++
+		d := contract.Delivery{Event: *e, ID: c.DeliveryId, WebhookID: c.WebhookId, MatchedAt: now, Attempt: 1}
+		m := d.Message()
+		if w.Delay > 0 {
+			due := e.AcceptedAt.Add(w.Delay)
+			m = d.Later(due)
+			if decision.Due == nil {
+				decision.Due = map[string]*timestamppb.Timestamp{}
+			}
+			decision.Due[c.WebhookId] = timestamppb.New(due)
+		}
+		bus.Inject(ctx, m)
+		msgs = append(msgs, m)
+	}
+	s.matched.Add(float64(len(matched)))
+	if span.IsRecording() {
+		span.SetAttributes(attribute.String("shop_id", e.ShopID), attribute.String("event_id", e.ID),
+			attribute.String("event_type", e.Type), attribute.Int("considered", len(considered)), attribute.Int("matched", len(matched)))
+	}
+	record, err := proto.Marshal(&busv1.Record{
+		At: timestamppb.New(now), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type,
+		What: &busv1.Record_Decision{Decision: decision},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("record the decision on event %s: %w", e.ID, err)
+	}
+	m := contract.RecordMessage(e.ShopID, "", record, e.ShopID+"/"+e.ID+"/decision")
+	bus.Inject(ctx, m)
+	return append(msgs, m), nil
+}
+
+// ExplainEvent says which webhooks of the shop would get an event, and why the others would not. Nothing is published.
+func (s *Subscription) ExplainEvent(_ context.Context, req *subscriptionv1.ExplainEventRequest) (*subscriptionv1.ExplainEventResponse, error) {
+	e, err := event.FromProto(req.GetEvent())
+	if err != nil {
+		var bad fault.Collector
+		bad.Include("event.", err)
+		return nil, bad.Err()
+	}
+	settings := s.shops.Get(req.GetShopId())
+	if err := s.shops.Profile(settings).CheckType(e.Type); err != nil {
+		return nil, err
+	}
+	if e.ShopID = req.GetShopId(); e.Environment == "" {
+		e.Environment = settings.GetEnvironment()
+	}
+	subscribed := map[string]bool{}
+	for _, w := range s.webhooks.Subscribed(e.ShopID, e.Type) {
+		subscribed[w.Webhook.Id] = true
+	}
+	out := &subscriptionv1.ExplainEventResponse{}
+	for _, w := range s.webhooks.All(e.ShopID) {
+		c := &shopbellv1.Considered{WebhookId: w.Webhook.Id, Label: w.Webhook.GetLabel()}
+		if !subscribed[w.Webhook.Id] {
+			c.Reason = fmt.Sprintf("it does not subscribe to %s", e.Type)
+		} else if c.Matched, c.Reason = want(&e, w); c.Matched {
+			c.Reason = "it subscribes to " + e.Type
+			switch {
+			case w.Off() != "":
+				c.Reason += "; the delivery would be held: " + w.Off()
+			case w.Delay > 0:
+				c.Reason += fmt.Sprintf("; it would be sent %s after the event", w.Delay)
+			}
+		}
+		out.Considered = append(out.Considered, c)
+	}
+	return out, nil
+}

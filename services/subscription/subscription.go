@@ -1,0 +1,135 @@
+// Package subscription keeps the webhooks and matches events to them: one delivery for each webhook that wants an
+// event, and one record of the decision.
+package subscription
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"shopbell.dev/pkg/address"
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/shop"
+	"shopbell.dev/pkg/webhook"
+	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
+)
+
+// Config is what subscription can be told.
+type Config struct {
+	// Workers is how many batches of events are matched side by side.
+	Workers int `yaml:"workers"`
+	// Batch is the most events that are matched together.
+	Batch int `yaml:"batch"`
+	// Shop is what holds for shops that have set nothing.
+	Shop shop.Defaults `yaml:"shop"`
+}
+
+// Defaults suit a shop platform of any size.
+func Defaults() Config {
+	return Config{Workers: 2, Batch: 256, Shop: shop.Defaults{Profile: "standard", Environment: shop.Live}}
+}
+
+// Validate says what is wrong with the settings.
+func (c Config) Validate() error {
+	var bad fault.Collector
+	if c.Workers < 1 || c.Workers > 64 {
+		bad.Add("workers", "%d is not between 1 and 64", c.Workers)
+	}
+	if c.Batch < 1 || c.Batch > 1000 {
+		bad.Add("batch", "%d is not between 1 and 1000", c.Batch)
+	}
+	return bad.Err()
+}
+
+// Subscription is the room.
+type Subscription struct {
+	subscriptionv1.UnimplementedSubscriptionServiceServer
+	cfg      Config
+	env      *run.Env
+	guard    *address.Guard
+	shops    *shop.Directory
+	webhooks *webhook.Directory
+	bucket   jetstream.KeyValue // of webhooks
+	settings jetstream.KeyValue // of shops
+
+	matched    prometheus.Counter
+	passedOver prometheus.Counter
+	decided    prometheus.Counter
+	lag        prometheus.Histogram
+}
+
+const openTimeout = 10 * time.Second
+
+// New makes the room and mounts it on the process's gRPC server.
+func New(cfg Config, env *run.Env) (run.Service, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	s := &Subscription{
+		cfg: cfg, env: env, guard: address.NewGuard(env.AllowPrivateAddresses),
+		decided:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_events_matched_total", Help: "Events whose webhooks were decided on."}),
+		matched:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_deliveries_created_total", Help: "Deliveries that were made: one for each webhook that wants an event."}),
+		passedOver: prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_webhooks_passed_over_total", Help: "Webhooks that subscribe to an event's type and were not sent it."}),
+		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "shopbell_match_lag_seconds", Help: "Time from an event's acceptance until its deliveries were stored.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10),
+		}),
+	}
+	var err error
+	if s.shops, err = shop.NewDirectory(cfg.Shop, env.Profiles, env.Log); err != nil {
+		return nil, err
+	}
+	if s.webhooks, err = webhook.Open(ctx, env.Bus, env.Profiles, env.Log); err != nil {
+		return nil, err
+	}
+	if s.bucket, err = env.Bus.Bucket(ctx, contract.Webhooks); err != nil {
+		return nil, err
+	}
+	if s.settings, err = env.Bus.Bucket(ctx, contract.Shops); err != nil {
+		return nil, err
+	}
+	env.Metrics.MustRegister(s.decided, s.matched, s.passedOver, s.lag, prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Name: "shopbell_webhooks", Help: "Webhooks that are registered."},
+		func() float64 { return float64(s.webhooks.Count()) }))
+	subscriptionv1.RegisterSubscriptionServiceServer(env.GRPC, s)
+	return s, nil
+}
+
+// Run follows the buckets, and once it knows every webhook matches events and switches webhooks off, until ctx ends.
+func (s *Subscription) Run(ctx context.Context, ready func()) error {
+	// The directories go last: what is being matched needs them to the end.
+	follow, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopFollowing()
+	var followers errgroup.Group
+	knowShops, knowWebhooks := make(chan struct{}), make(chan struct{})
+	followers.Go(func() error { return s.shops.Follow(follow, s.env.Bus, func() { close(knowShops) }) })
+	followers.Go(func() error { return s.webhooks.Follow(follow, s.env.Bus, func() { close(knowWebhooks) }) })
+	workers, work := errgroup.WithContext(ctx)
+	workers.Go(func() error {
+		for _, known := range []chan struct{}{knowShops, knowWebhooks} {
+			select {
+			case <-known:
+			case <-work.Done():
+				return nil
+			}
+		}
+		ready()
+		return s.env.Bus.Batches(work, contract.Matcher, s.cfg.Workers, s.cfg.Batch, s.decide)
+	})
+	workers.Go(func() error {
+		return s.env.Bus.Batches(work, contract.Switcher, 1, 16, func(ctx context.Context, batch []bus.Message) error {
+			return s.switchOff(ctx, batch)
+		})
+	})
+	err := workers.Wait()
+	stopFollowing()
+	if ferr := followers.Wait(); err == nil {
+		err = ferr
+	}
+	return err
+}

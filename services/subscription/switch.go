@@ -1,0 +1,105 @@
+package subscription
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/webhook"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// EnableWebhook switches a webhook on, and then has what is held for it sent or discarded. Called again, it does the
+// second part again: nothing stays held because a process died between the two.
+func (s *Subscription) EnableWebhook(ctx context.Context, req *subscriptionv1.EnableWebhookRequest) (*shopbellv1.Webhook, error) {
+	out, err := s.change(ctx, req.GetShopId(), req.GetWebhookId(), "", func(state *busv1.WebhookState) (bool, error) {
+		w := state.Webhook
+		changed := w.Status != webhook.Enabled
+		w.Status, w.DisabledReason, w.DisabledAt, state.OffByReceiver = webhook.Enabled, nil, nil, false
+		return changed, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, s.release(ctx, req.GetShopId(), req.GetWebhookId(), req.GetHeld() == "discard")
+}
+
+// release has what is held for a webhook up to now sent or discarded.
+func (s *Subscription) release(ctx context.Context, shop, webhookID string, discard bool) error {
+	held, err := s.env.Bus.Stream(ctx, contract.Held)
+	if err != nil {
+		return busError("look for what is held", err)
+	}
+	last, err := held.GetLastMsgForSubject(ctx, contract.HeldSubject(webhookID))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	if err != nil {
+		return busError("look for what is held", err)
+	}
+	r := contract.Release{ShopID: shop, WebhookID: webhookID, Discard: discard, Through: last.Sequence}
+	m := r.Message()
+	bus.Inject(ctx, m)
+	if err := s.env.Bus.Publish(ctx, m); err != nil {
+		return busError("ask for what is held", err)
+	}
+	return nil
+}
+
+// DisableWebhook switches a webhook off on its owner's behalf.
+func (s *Subscription) DisableWebhook(ctx context.Context, req *subscriptionv1.DisableWebhookRequest) (*shopbellv1.Webhook, error) {
+	reason := "switched off by its owner"
+	if r := req.GetReason(); r != "" {
+		reason += ": " + r
+	}
+	return s.change(ctx, req.GetShopId(), req.GetWebhookId(), "", func(state *busv1.WebhookState) (bool, error) {
+		w := state.Webhook
+		if w.Status == webhook.Disabled && !state.OffByReceiver && w.GetDisabledReason() == reason {
+			return false, nil
+		}
+		w.Status, w.DisabledReason, w.DisabledAt, state.OffByReceiver = webhook.Disabled, &reason, timestamppb.Now(), false
+		return true, nil
+	})
+}
+
+// switchOff switches webhooks off whose receivers' answers asked for it. A webhook that is off, gone, or has another
+// address by now stays as it is.
+func (s *Subscription) switchOff(ctx context.Context, batch []bus.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	for _, m := range batch {
+		wish := &busv1.SwitchOff{}
+		if err := proto.Unmarshal(m.Data(), wish); err != nil {
+			s.env.Log.ErrorContext(ctx, "a wish to switch off cannot be read; it is left out", slog.Any("error", err))
+			_ = m.TermWithReason(err.Error())
+			continue
+		}
+		_, err := s.change(bus.Extract(ctx, m.Headers()), wish.ShopId, wish.WebhookId, "", func(state *busv1.WebhookState) (bool, error) {
+			w := state.Webhook
+			if w.Status == webhook.Disabled || w.Url != wish.Url {
+				return false, nil
+			}
+			w.Status, w.DisabledReason, w.DisabledAt, state.OffByReceiver = webhook.Disabled, &wish.Reason, wish.At, true
+			return true, nil
+		})
+		if fault.IsKind(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("switch off webhook %s: %w", wish.WebhookId, err)
+		}
+		s.env.Log.WarnContext(ctx, "webhook switched off by its receiver", slog.String("shop_id", wish.ShopId),
+			slog.String("webhook_id", wish.WebhookId), slog.String("delivery_id", wish.DeliveryId), slog.String("reason", wish.Reason))
+	}
+	return nil
+}
