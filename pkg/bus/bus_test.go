@@ -105,7 +105,7 @@ func TestBatches_ComeAgainAfterAnErrorAndAreAckedOnce(t *testing.T) {
 	defer stop()
 	var mu sync.Mutex // guards seen and failed
 	seen, failed := map[string]bool{}, false
-	err := b.Batches(ctx, contract.Matcher, 2, 10, func(_ context.Context, batch []bus.Message) error {
+	err := b.Batches(ctx, contract.Matcher, bus.Batching{Workers: 2, Size: 10}, func(_ context.Context, batch []bus.Message) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if !failed {

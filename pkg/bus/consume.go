@@ -43,36 +43,70 @@ func (b *Bus) Consume(ctx context.Context, consumer string, ahead int, handle fu
 	return nil
 }
 
-// Batches hands the messages of a consumer to handle in batches of what has come in, at most size at a time, from that
-// many workers at once, until ctx ends; then it hands over what it has pulled, and returns. When handle returns nil
-// the batch is acked; else it comes again after a while. The context that handle gets does not end with ctx: handle
-// bounds its own work, and a batch that was begun is finished. Handle may Term a message that can never be handled.
-func (b *Bus) Batches(ctx context.Context, consumer string, workers, size int, handle func(context.Context, []Message) error) error {
-	queue := make(chan Message, size) // what one worker may take next while all are at work
+// Batching is how messages are handed out in batches.
+type Batching struct {
+	// Workers is how many batches are handled at once.
+	Workers int
+	// Size is the most messages that a batch has.
+	Size int
+	// Linger is how long a batch waits for more messages after its first. 0 takes what is there.
+	Linger time.Duration
+}
+
+// Batches hands the messages of a consumer to handle in batches of what has come in, until ctx ends; then it hands over
+// what it has pulled, and returns. When handle returns nil the batch is acked; else it comes again after a while. The
+// context that handle gets does not end with ctx: handle bounds its own work, and a batch that was begun is finished.
+// Handle may Term a message that can never be handled.
+func (b *Bus) Batches(ctx context.Context, consumer string, how Batching, handle func(context.Context, []Message) error) error {
+	queue := make(chan Message, how.Size) // what one worker may take next while all are at work
 	var wg sync.WaitGroup
-	for range workers {
+	for range how.Workers {
 		wg.Go(func() {
-			batch := make([]Message, 0, size)
 			for first := range queue {
-				batch = append(batch[:0], first)
-				for more := true; more && len(batch) < size; {
-					select {
-					case m, ok := <-queue:
-						if more = ok; ok {
-							batch = append(batch, m)
-						}
-					default:
-						more = false
-					}
-				}
+				batch := gather(ctx, first, queue, how)
 				b.settle(ctx, consumer, batch, handle(context.WithoutCancel(ctx), batch))
 			}
 		})
 	}
-	err := b.Consume(ctx, consumer, 2*size, func(m Message) { queue <- m })
+	err := b.Consume(ctx, consumer, 2*how.Size, func(m Message) { queue <- m })
 	close(queue)
 	wg.Wait()
 	return err
+}
+
+// gather makes a batch of a first message and of those that come within the linger.
+func gather(ctx context.Context, first Message, queue <-chan Message, how Batching) []Message {
+	batch := []Message{first}
+	var over <-chan time.Time
+	if how.Linger > 0 {
+		over = time.After(how.Linger)
+	}
+	for len(batch) < how.Size {
+		select {
+		case m, ok := <-queue:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, m)
+			continue
+		default:
+		}
+		if over == nil {
+			return batch
+		}
+		select {
+		case m, ok := <-queue:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, m)
+		case <-over:
+			over = nil
+		case <-ctx.Done():
+			over = nil
+		}
+	}
+	return batch
 }
 
 // settle acks a batch, or asks for it again.

@@ -49,10 +49,13 @@ type Delivery struct {
 	Event
 	ID, WebhookID string
 	MatchedAt     time.Time
-	Attempt       int  // the number of the attempt to make, from 1
-	ByHand        bool // somebody asked for this one attempt: it is not followed by others
-	WholeBody     bool // Data is the body, made before, and goes out as it is
+	Attempt       int       // the number of the attempt to make, from 1
+	AskedAt       time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
+	WholeBody     bool      // Data is the body, made before, and goes out as it is
 }
+
+// ByHand says whether somebody asked for this attempt. It is not followed by others.
+func (d *Delivery) ByHand() bool { return !d.AskedAt.IsZero() }
 
 // Message makes the event's message. Its id makes a repeat harmless.
 func (e *Event) Message() *nats.Msg {
@@ -95,8 +98,8 @@ func ParseEvent(h nats.Header, data []byte) (Event, error) {
 // follow from, so that whoever repeats himself after a crash makes no second one.
 func (d *Delivery) Message() *nats.Msg {
 	id := d.ID + "/" + strconv.Itoa(d.Attempt)
-	if d.ByHand { // told apart by the time it was asked for
-		id += "/" + strconv.FormatInt(d.MatchedAt.UnixNano(), 36)
+	if d.ByHand() {
+		id += "/" + strconv.FormatInt(d.AskedAt.UnixNano(), 36)
 	}
 	return d.message(DeliverySubject(d.WebhookID), id)
 }
@@ -134,7 +137,9 @@ func (d *Delivery) headers() nats.Header {
 	set(h, hdrWebhook, d.WebhookID)
 	set(h, hdrMatchedAt, d.MatchedAt.UTC().Format(time.RFC3339Nano))
 	set(h, hdrAttempt, strconv.Itoa(d.Attempt))
-	setFlag(h, hdrByHand, d.ByHand)
+	if d.ByHand() {
+		set(h, hdrByHand, d.AskedAt.UTC().Format(time.RFC3339Nano))
+	}
 	setFlag(h, hdrWholeBody, d.WholeBody)
 	return h
 }
@@ -144,7 +149,7 @@ func ParseDelivery(h nats.Header, data []byte) (Delivery, error) {
 	e, err := ParseEvent(h, data)
 	d := Delivery{
 		Event: e, ID: get(h, hdrDelivery), WebhookID: get(h, hdrWebhook),
-		ByHand: get(h, hdrByHand) != "", WholeBody: get(h, hdrWholeBody) != "",
+		WholeBody: get(h, hdrWholeBody) != "",
 	}
 	if err != nil {
 		return d, err
@@ -154,6 +159,11 @@ func ParseDelivery(h nats.Header, data []byte) (Delivery, error) {
 	}
 	if d.MatchedAt, err = time.Parse(time.RFC3339Nano, get(h, hdrMatchedAt)); err != nil {
 		return d, fmt.Errorf("delivery message %s: time of matching: %w", d.ID, err)
+	}
+	if asked := get(h, hdrByHand); asked != "" {
+		if d.AskedAt, err = time.Parse(time.RFC3339Nano, asked); err != nil {
+			return d, fmt.Errorf("delivery message %s: time of asking: %w", d.ID, err)
+		}
 	}
 	if d.Attempt, err = strconv.Atoi(get(h, hdrAttempt)); err != nil || d.Attempt < 1 {
 		return d, fmt.Errorf("delivery message %s: attempt %q is not a number from 1", d.ID, get(h, hdrAttempt))

@@ -21,7 +21,8 @@ import (
 // MaxBatch is the most events that one request holds.
 const MaxBatch = 1000
 
-const jsonType = "application/json"
+// JSON is the content type of most events.
+const JSON = "application/json"
 
 // The fields of an event, in JSON and as query parameters.
 var fields = []string{"id", "type", "action", "occurred_at", "environment", "key", "data"}
@@ -105,7 +106,7 @@ func many(n int, parse func(int) (contract.Event, error)) ([]contract.Event, err
 
 // object reads an event in our own form.
 func object(text []byte) (contract.Event, error) {
-	e := contract.Event{ContentType: jsonType}
+	e := contract.Event{ContentType: JSON}
 	list, ok := members(text)
 	if !ok {
 		return e, fault.Field("event", "an event is a JSON object, not %.40s", text)
@@ -205,7 +206,7 @@ func FromProto(in *shopbellv1.Event) (contract.Event, error) {
 	var bad fault.Collector
 	switch content := in.GetContent().(type) {
 	case *shopbellv1.Event_Json:
-		e.Data, e.ContentType = []byte(content.Json), jsonType
+		e.Data, e.ContentType = []byte(content.Json), JSON
 		if err := checkJSON(e.Data); err != nil {
 			bad.Add("json", "%v", err)
 		}
@@ -213,7 +214,7 @@ func FromProto(in *shopbellv1.Event) (contract.Event, error) {
 		bad.Add("data", "it is missing; it is what receivers get")
 	}
 	if e.ContentType == "" {
-		e.ContentType = jsonType
+		e.ContentType = JSON
 	}
 	if _, isData := in.GetContent().(*shopbellv1.Event_Data); isData {
 		bad.Include("", checkData(&e))
@@ -224,7 +225,7 @@ func FromProto(in *shopbellv1.Event) (contract.Event, error) {
 
 // CloudEvents 1.0, JSON event format.
 func cloudStructured(text []byte) (contract.Event, error) {
-	e := contract.Event{ContentType: jsonType}
+	e := contract.Event{ContentType: JSON}
 	list, ok := members(text)
 	if !ok {
 		return e, fault.Field("event", "a CloudEvent is a JSON object, not %.40s", text)
@@ -270,7 +271,7 @@ func cloudStructured(text []byte) (contract.Event, error) {
 func cloudBinary(header http.Header, body []byte) (contract.Event, error) {
 	e := contract.Event{ContentType: header.Get("Content-Type"), Data: body}
 	if e.ContentType == "" {
-		e.ContentType = jsonType
+		e.ContentType = JSON
 	}
 	var bad fault.Collector
 	bad.Include("", checkData(&e))
@@ -307,11 +308,11 @@ func cloudAttributes(e *contract.Event, get func(string) string) error {
 
 func isJSON(contentType string) bool {
 	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (media == jsonType || strings.HasSuffix(media, "+json"))
+	return err == nil && (media == JSON || strings.HasSuffix(media, "+json"))
 }
 
 // IsJSON says whether an event's data is JSON by its content type.
-func IsJSON(e *contract.Event) bool { return e.ContentType == jsonType || isJSON(e.ContentType) }
+func IsJSON(e *contract.Event) bool { return e.ContentType == JSON || isJSON(e.ContentType) }
 
 // Check says what is wrong with an event, whichever way it came. An empty id is good: it is given later.
 func Check(e *contract.Event) error {

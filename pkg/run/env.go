@@ -5,16 +5,16 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/rpc"
+	"shopbell.dev/pkg/shop"
 )
 
 // Env is what a room is given: everything it needs of the process around it. A room cannot tell from it whether it is
@@ -32,6 +32,8 @@ type Env struct {
 	HTTP *http.ServeMux
 	// AllowPrivateAddresses says whether webhooks may point into private networks.
 	AllowPrivateAddresses bool
+	// Shop is what holds for shops that have set nothing.
+	Shop shop.Defaults
 	// Version is the program's.
 	Version string
 

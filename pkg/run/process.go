@@ -27,6 +27,7 @@ import (
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/rpc"
+	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/telemetry"
 )
 
@@ -45,6 +46,8 @@ type Common struct {
 	AllowPrivateAddresses bool `yaml:"allow_private_addresses"`
 	// Profiles is a folder of *.yaml profiles beside the presets. Empty: none.
 	Profiles string `yaml:"profiles"`
+	// Shop is what holds for shops that have set nothing.
+	Shop shop.Defaults `yaml:"shop"`
 	// LogFormat is "text" or "json".
 	LogFormat string `yaml:"log_format"`
 	// LogLevel is "debug", "info", "warn" or "error".
@@ -55,7 +58,7 @@ type Common struct {
 
 // CommonDefaults suit a room in a container of its own, behind its own port.
 func CommonDefaults() Common {
-	return Common{HTTP: "127.0.0.1:8080", GRPC: "127.0.0.1:9090", LogFormat: "text", LogLevel: slog.LevelInfo, StopTimeout: 20 * time.Second}
+	return Common{HTTP: "127.0.0.1:8080", GRPC: "127.0.0.1:9090", Shop: shop.Defaults{Profile: "standard", Environment: shop.Live}, LogFormat: "text", LogLevel: slog.LevelInfo, StopTimeout: 20 * time.Second}
 }
 
 // Validate says what is wrong with the settings.
@@ -73,6 +76,9 @@ func (c Common) Validate() error {
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		bad.Add("log_format", "%q is neither text nor json", c.LogFormat)
+	}
+	if e := c.Shop.Environment; e != shop.Live && e != shop.Test {
+		bad.Add("shop.environment", "%q is neither live nor test", e)
 	}
 	if c.StopTimeout < time.Second {
 		bad.Add("stop_timeout", "%s is too short to finish anything; at least 1s", c.StopTimeout)
@@ -155,7 +161,8 @@ func (p *Process) Run(ctx context.Context) (err error) {
 	inside := bufconn.Listen(1 << 20)
 	env := &Env{
 		Log: p.Log, Bus: b, Profiles: profiles, Tracing: tel.Provider(), Metrics: tel.Metrics, GRPC: grpcServer,
-		HTTP: http.NewServeMux(), AllowPrivateAddresses: p.Common.AllowPrivateAddresses, Version: Version,
+		HTTP: http.NewServeMux(), AllowPrivateAddresses: p.Common.AllowPrivateAddresses,
+		Shop: p.Common.Shop, Version: Version,
 	}
 	env.local = func() (*grpc.ClientConn, error) {
 		return grpc.NewClient("passthrough:///inside", append(env.dialOptions(),

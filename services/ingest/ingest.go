@@ -30,15 +30,12 @@ type Config struct {
 	MaxRequestBytes config.Size `yaml:"max_request_bytes"`
 	// Timeout bounds how long the bus may take to store; after that the publisher is asked to come again.
 	Timeout time.Duration `yaml:"timeout"`
-	// Shop is what holds for shops that have set nothing.
-	Shop shop.Defaults `yaml:"shop"`
 }
 
 // Defaults suit a shop platform of any size.
 func Defaults() Config {
 	return Config{
 		MaxEventBytes: 1 << 20, MaxRequestBytes: 32 << 20, Timeout: 5 * time.Second,
-		Shop: shop.Defaults{Profile: "standard", Environment: shop.Live},
 	}
 }
 
@@ -70,7 +67,7 @@ type Ingest struct {
 
 // New makes the room and mounts it on the process's HTTP and gRPC servers.
 func New(cfg Config, env *run.Env) (run.Service, error) {
-	shops, err := shop.NewDirectory(cfg.Shop, env.Profiles, env.Log)
+	shops, err := shop.NewDirectory(env.Shop, env.Profiles, env.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -63,9 +63,9 @@ func (s *Sender) finish(ctx context.Context, m bus.Message) error {
 		return err
 	case w == nil:
 		return s.change(ctx, &d, cancelled, "the webhook was deleted")
-	case w.Webhook.Status == webhook.Disabled && !w.OffByReceiver && !d.ByHand:
+	case w.Webhook.Status == webhook.Disabled && !w.OffByReceiver && !d.ByHand():
 		return s.change(ctx, &d, cancelled, "the webhook was switched off by its owner when the delivery was due; it can be sent again by hand")
-	case w.Off() != "" && !d.ByHand, w.Broken != "":
+	case w.Off() != "" && !d.ByHand(), w.Broken != "":
 		return s.hold(ctx, m, &d, w)
 	}
 	return s.attempt(ctx, m, &d, w)
@@ -91,7 +91,7 @@ func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Deliver
 	if x.class == "interrupted" {
 		return fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again
 	}
-	v := decide(w.Policy, d.Attempt, d.ByHand, x, rand.Float64())
+	v := decide(w.Policy, d.Attempt, d.ByHand(), x, rand.Float64())
 	describe(x, v)
 	s.count(d, x, v)
 	s.logAttempt(ctx, d, x, v)
@@ -157,7 +157,7 @@ func describe(x *exchange, v verdict) {
 func (s *Sender) count(d *contract.Delivery, x *exchange, v verdict) {
 	s.attempts.WithLabelValues(v.status, x.class).Inc()
 	s.exchange.Observe(x.duration.Seconds())
-	if v.status == delivered && !d.ByHand {
+	if v.status == delivered && !d.ByHand() {
 		s.latency.Observe(time.Since(d.AcceptedAt).Seconds())
 	}
 }
@@ -186,7 +186,7 @@ func (x *exchange) proto(d *contract.Delivery, v verdict, traceID string) *shopb
 		Number: int32(d.Attempt), StartedAt: timestamppb.New(x.began), DurationMs: millis(x.duration), Timings: x.timings,
 		ResponseCode: int32(x.code), ErrorClass: x.class, Error: x.problem, Verdict: v.status, Url: x.url,
 		RequestHeaders: shown(x.request, true), ResponseHeaders: shown(x.response, false), ResponseBody: x.body, ResponseBodyCut: x.cut,
-		TraceId: traceID, ByHand: d.ByHand,
+		TraceId: traceID, ByHand: d.ByHand(),
 	}
 	if v.status == retrying {
 		out.NextAttemptAt = timestamppb.New(x.began.Add(x.duration + v.wait))

@@ -41,7 +41,7 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 		ShopID: req.GetShopId(), ID: id.New(id.Event, now), Type: eventType, Action: "test", Environment: "test", AcceptedAt: now,
 		OccurredAt: now.UTC().Format(time.RFC3339), ContentType: "application/json", Data: w.Profile.Sample(eventType),
 	}
-	d := contract.Delivery{Event: e, ID: id.New(id.Delivery, now), WebhookID: w.Webhook.Id, MatchedAt: now, Attempt: 1, ByHand: true}
+	d := contract.Delivery{Event: e, ID: id.New(id.Delivery, now), WebhookID: w.Webhook.Id, MatchedAt: now, Attempt: 1, AskedAt: now}
 	ctx, span := s.env.Tracer.Start(ctx, "test webhook")
 	defer span.End()
 	b := render(&d, w)

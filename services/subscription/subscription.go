@@ -26,13 +26,11 @@ type Config struct {
 	Workers int `yaml:"workers"`
 	// Batch is the most events that are matched together.
 	Batch int `yaml:"batch"`
-	// Shop is what holds for shops that have set nothing.
-	Shop shop.Defaults `yaml:"shop"`
 }
 
 // Defaults suit a shop platform of any size.
 func Defaults() Config {
-	return Config{Workers: 2, Batch: 256, Shop: shop.Defaults{Profile: "standard", Environment: shop.Live}}
+	return Config{Workers: 2, Batch: 256}
 }
 
 // Validate says what is wrong with the settings.
@@ -81,7 +79,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		}),
 	}
 	var err error
-	if s.shops, err = shop.NewDirectory(cfg.Shop, env.Profiles, env.Log); err != nil {
+	if s.shops, err = shop.NewDirectory(env.Shop, env.Profiles, env.Log); err != nil {
 		return nil, err
 	}
 	if s.webhooks, err = webhook.Open(ctx, env.Bus, env.Profiles, env.Log); err != nil {
@@ -119,12 +117,10 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 			}
 		}
 		ready()
-		return s.env.Bus.Batches(work, contract.Matcher, s.cfg.Workers, s.cfg.Batch, s.decide)
+		return s.env.Bus.Batches(work, contract.Matcher, bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch}, s.decide)
 	})
 	workers.Go(func() error {
-		return s.env.Bus.Batches(work, contract.Switcher, 1, 16, func(ctx context.Context, batch []bus.Message) error {
-			return s.switchOff(ctx, batch)
-		})
+		return s.env.Bus.Batches(work, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
 	})
 	err := workers.Wait()
 	stopFollowing()

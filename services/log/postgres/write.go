@@ -46,7 +46,10 @@ const (
 // Write implements store.Store.
 func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 	rows := batch.Rows()
-	if err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	// Each statement sees what others committed meanwhile, which it must: an insert that passes over a row has waited
+	// for whoever was making it.
+	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
+	if err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
 		newEvents, newDeliveries, err := insert(ctx, tx, rows)
 		if err != nil {
 			return err
@@ -196,8 +199,7 @@ func mergeDeliveries(ctx context.Context, tx pgx.Tx, deliveries []store.State) e
 	if len(changed) == 0 {
 		return nil
 	}
-	_, err = tx.Exec(ctx, `UPDATE deliveries SET webhook_id = n.webhook_id, event_id = n.event_id,
-			event_type = n.event_type, test = n.test, created_at = n.created_at, due = n.due, status = n.status,
+	_, err = tx.Exec(ctx, `UPDATE deliveries SET event_id = n.event_id, event_type = n.event_type, test = n.test, created_at = n.created_at, due = n.due, status = n.status,
 			attempts_made = n.attempts_made, response_code = n.response_code, error_class = n.error_class,
 			attempt_started_at = n.attempt_started_at, attempt_at = n.attempt_at, attempt_status = n.attempt_status,
 			attempt_reason = n.attempt_reason, next_attempt_at = n.next_attempt_at,

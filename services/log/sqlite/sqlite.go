@@ -98,6 +98,7 @@ func dsn(path string) string {
 		"synchronous(NORMAL)",
 		// Another process at the file (a backup, somebody's shell) is waited for.
 		"busy_timeout(10000)",
+		"wal_autocheckpoint(4000)",
 		// 16 MB of pages: the upper levels of all trees.
 		"cache_size(-16000)",
 		// A burst or a long read lets the write-ahead log grow; afterwards it is cut to 64 MB.

@@ -10,10 +10,14 @@ import (
 	"shopbell.dev/services/log/store"
 )
 
-const stateColumns = `shop_id, id, webhook_id, event_id, event_type, test, created_at, due,
-	status, attempts_made, response_code, error_class,
+// A delivery's row: which it is, and what may change. An update leaves the first part alone, and so the indexes.
+const (
+	stateKey  = `shop_id, id, webhook_id`
+	stateRest = `event_id, event_type, test, created_at, due, status, attempts_made, response_code, error_class,
 	attempt_started_at, attempt_at, attempt_status, attempt_reason, next_attempt_at,
 	change_at, change_status, change_reason`
+	stateColumns = stateKey + ", " + stateRest
+)
 
 // statements are prepared once: parsing costs more than writing a row. The inserts leave a row alone that is there.
 type statements struct {
@@ -40,7 +44,7 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 		insertDelivery: one(`INSERT INTO deliveries (` + stateColumns + `)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`),
 		readDelivery: one(`SELECT ` + stateColumns + ` FROM deliveries WHERE shop_id = ? AND id = ?`),
-		updateDelivery: one(`UPDATE deliveries SET (` + stateColumns + `) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+		updateDelivery: one(`UPDATE deliveries SET (` + stateRest + `) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 			WHERE shop_id = ? AND id = ?`),
 
 		insertAttempt: one(`INSERT INTO attempts (shop_id, delivery_id, number, started_at, record)
@@ -156,7 +160,7 @@ func (w *writer) delivery(d store.State) error {
 	if merged == stored {
 		return nil
 	}
-	_, err = w.exec(w.updateDelivery, append(stateArgs(merged), d.ShopID, d.ID)...)
+	_, err = w.exec(w.updateDelivery, append(stateArgs(merged)[3:], d.ShopID, d.ID)...)
 	return err
 }
 

@@ -36,9 +36,9 @@ type AttemptState struct {
 	ErrorClass    string
 }
 
-// Merge adds what another state of the same delivery knows.
+// Merge adds what another state of the same delivery knows. The webhook stays: all facts about a delivery name it, and
+// rows are found by it.
 func (s State) Merge(o State) State {
-	s.WebhookID = cmp.Or(s.WebhookID, o.WebhookID)
 	s.EventID = cmp.Or(s.EventID, o.EventID)
 	s.EventType = cmp.Or(s.EventType, o.EventType)
 	s.Test = s.Test || o.Test

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"syscall"
 	"testing"
 	"time"
@@ -18,27 +19,26 @@ import (
 // 1,000 deliveries in batches of 500: all three records in one batch, as when deliveries are quick, or each in a batch
 // of its own, as when the receiver is slow.
 func BenchmarkWrite(b *testing.B, open func(t testing.TB) store.Store) {
-	for _, spread := range []struct {
-		name  string
-		parts int
-	}{{"together", 1}, {"apart", 3}} {
-		b.Run(spread.name, func(b *testing.B) {
+	for _, load := range []load{
+		{"together", 1, 20, 100}, {"apart", 3, 20, 100}, {"together", 1, 500, 1000}, {"apart", 3, 500, 1000},
+	} {
+		b.Run(fmt.Sprintf("%s/%d-shops", load.name, load.shops), func(b *testing.B) {
 			s := setup(b, open)
 			var own, server time.Duration
 			b.ReportAllocs()
 			for i := range 2 * b.N {
 				b.StopTimer()
-				batches := load(i, 500, spread.parts)
-				ownBefore, serverBefore := used(), serverUsed()
+				batches := load.batches(i, 500)
 				b.StartTimer()
+				serverBefore, ownBefore := serverUsed(), used()
 				for _, batch := range batches {
 					if err := s.Write(context.Background(), batch); err != nil {
 						b.Fatal(err)
 					}
 				}
-				b.StopTimer()
 				own += used() - ownBefore
 				server += serverUsed() - serverBefore
+				b.StopTimer()
 			}
 			b.ReportMetric(own.Seconds()/float64(b.N), "cpu-s/1000")
 			if server > 0 {
@@ -48,24 +48,29 @@ func BenchmarkWrite(b *testing.B, open func(t testing.TB) store.Store) {
 	}
 }
 
-// load is n deliveries, in one batch or in three.
-func load(batch, n, parts int) []store.Batch {
+// load is where deliveries come from, and in how many batches the records of each are.
+type load struct {
+	name                   string
+	parts, shops, webhooks int
+}
+
+// batches are n deliveries.
+func (l load) batches(round, n int) []store.Batch {
 	data := make([]byte, 1024)
 	copy(data, `{"order_id": 56789, "order_no": 1042, "email": "kunde@example.com", "total": 549.50, "note": "`)
-	batches := make([]store.Batch, parts)
-	part := func(i int) *store.Batch { return &batches[i%parts] }
+	batches := make([]store.Batch, l.parts)
+	part := func(i int) *store.Batch { return &batches[i%l.parts] }
 	for i := range n {
-		at := time.Duration(batch*n+i) * time.Millisecond
-		shopID := fmt.Sprintf("shop-%d", i%20)
+		at := time.Duration(round*n+i) * time.Millisecond
+		webhook := rand.IntN(l.webhooks)
+		shopID, webhookID := fmt.Sprintf("shop-%d", webhook%l.shops), fmt.Sprintf("wh_01KQH4V5T2Z9QW3N8XJ6M7%04d", webhook)
 		eventID, deliveryID := id.New(id.Event, noon.Add(at)), id.New(id.Delivery, noon.Add(at))
-		webhookID := fmt.Sprintf("wh_01KQH4V5T2Z9QW3N8XJ6M7%04d", i%100)
-		event := newEvent(shopID, eventID, data)
-		part(0).Events = append(part(0).Events, event)
-		part(1).Records = append(part(1).Records, decision(shopID, eventID, at, matched(webhookID, deliveryID)))
 		attempt := made(shopID, eventID, webhookID, deliveryID, 1, at, "delivered", 200)
 		a := attempt.GetAttempt().GetAttempt()
 		a.RequestHeaders, a.ResponseHeaders = headers(8), headers(6)
 		a.ResponseBody = []byte(`{"ok":true}`)
+		part(0).Events = append(part(0).Events, newEvent(shopID, eventID, data))
+		part(1).Records = append(part(1).Records, decision(shopID, eventID, at, matched(webhookID, deliveryID)))
 		part(2).Records = append(part(2).Records, attempt)
 	}
 	return batches

@@ -172,36 +172,42 @@ func lateRecordsDoNotMatter(t *testing.T, s bundle) {
 	}
 }
 
-// writersAtOnce is what replicas of the log do: records of one delivery may be with several of them.
+// writersAtOnce is what replicas of the log do: what belongs to one event is with several of them, while its rows are
+// there and while they are not.
 func writersAtOnce(t *testing.T, s bundle) {
 	const events = 40
-	var batches [5]store.Batch // the same step of all stories
-	for i := range events {
-		for step, batch := range story("shop", fmt.Sprintf("evt_%02d", i), deliveryID(i)) {
-			batches[step] = joined(batches[step], batch)
-		}
-	}
-	var wg sync.WaitGroup
-	errs := make(chan error, 3*len(batches))
-	for writer := range 3 {
-		wg.Go(func() {
-			for step := range batches {
-				errs <- s.Write(context.Background(), batches[(step+2*writer)%len(batches)])
+	eventID := func(i int) string { return fmt.Sprintf("evt_%03d", i) }
+	for round := range 10 {
+		first := round * events
+		var steps [7]store.Batch // each of all stories
+		for i := first; i < first+events; i++ {
+			for step, batch := range story("shop", eventID(i), deliveryID(2*i)) {
+				steps[step] = joined(steps[step], batch)
 			}
-		})
-	}
-	wg.Wait()
-	close(errs)
-	for err := range errs {
-		if err != nil {
-			t.Errorf("write: %v", err)
+			for n, webhookID := range []string{"wh_2", "wh_3"} {
+				r := decision("shop", eventID(i), time.Second, matched(webhookID, deliveryID(2*i+1)))
+				steps[5+n].Records = append(steps[5+n].Records, r)
+			}
 		}
-	}
-	for i := range events {
-		got := s.seen("shop", fmt.Sprintf("evt_%02d", i), deliveryID(i))
-		if got.Event.Event.GetData() == nil || len(got.Event.Deliveries) != 1 || len(got.Delivery.Attempts) != 2 ||
-			len(got.Delivery.Changes) != 1 || got.Delivery.Delivery.GetStatus() != "delivered" {
-			t.Errorf("event %d: got %v", i, got)
+		if round%2 == 0 {
+			s.write(steps[1])
+		}
+		var wg sync.WaitGroup
+		for _, batch := range steps {
+			wg.Go(func() {
+				if err := s.Write(context.Background(), batch); err != nil {
+					t.Errorf("write: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		for i := first; i < first+events; i++ {
+			got := s.seen("shop", eventID(i), deliveryID(2*i))
+			if got.Event.Event.GetAcceptedAt() == nil || len(got.Event.Decision.GetConsidered()) != 3 ||
+				len(got.Delivery.Attempts) != 2 || len(got.Delivery.Changes) != 1 ||
+				got.Delivery.Delivery.GetStatus() != "delivered" || got.Delivery.Delivery.GetAttemptsMade() != 2 {
+				t.Fatalf("event %d: got %v", i, got)
+			}
 		}
 	}
 }

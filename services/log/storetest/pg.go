@@ -26,7 +26,7 @@ import (
 // tests for all of them.
 func Postgres(t testing.TB) (dsn string) {
 	t.Helper()
-	bin := postgresBinaries()
+	bin := binaries()
 	if bin == "" {
 		const message = "the PostgreSQL part did not run: no initdb in /usr/lib/postgresql/*/bin or PATH (Debian: apt install postgresql)"
 		if os.Getenv("CI") == "true" {
@@ -74,7 +74,8 @@ kill -INT $!
 wait $!
 rm -rf "$2"`
 
-func postgresBinaries() string {
+// binaries is where initdb and postgres are; empty when they are not on this machine.
+var binaries = func() string {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if len(found) > 0 {
 		return filepath.Dir(found[len(found)-1])

@@ -1,4 +1,4 @@
--- Ids are compared byte by byte, as Go and the order of their times need it, whatever the database's language is.
+-- Ids are compared byte by byte, as Go does it and as the order of their times needs it, whatever the database's language.
 
 -- +goose Up
 
@@ -15,13 +15,13 @@ CREATE TABLE events (
     trace_id     text NOT NULL,
     accepted_at  timestamptz, -- null: the event itself is not here
     decided_at   timestamptz, -- null: what was decided is not here
-    decision     bytea,          -- a shopbell.bus.v1.Decision; it names the event's deliveries
-    data         bytea,          -- the payload, byte for byte
-    PRIMARY KEY (shop_id, id)
+    decision     bytea,       -- a shopbell.bus.v1.Decision; it names the event's deliveries
+    data         bytea,       -- the payload, byte for byte
+    PRIMARY KEY (id, shop_id)
 );
 
 -- One row for a delivery: the last attempt, the last change without an attempt, and the status they amount to.
--- Ids begin with their time, so that the primary key is also the order of the list, and new rows go to its end.
+-- Ids begin with their time, so that the primary key is also the order of the list.
 CREATE TABLE deliveries (
     shop_id            text COLLATE "C" NOT NULL,
     id                 text COLLATE "C" NOT NULL,
@@ -36,16 +36,17 @@ CREATE TABLE deliveries (
     response_code      integer NOT NULL, -- 0: the last attempt had no answer, or there is no attempt
     error_class        text NOT NULL,
     attempt_started_at timestamptz,
-    attempt_at         timestamptz,          -- null: no attempt
+    attempt_at         timestamptz,      -- null: no attempt
     attempt_status     text,
     attempt_reason     text,
     next_attempt_at    timestamptz,
-    change_at          timestamptz,          -- null: no change
+    change_at          timestamptz,      -- null: no change
     change_status      text,
     change_reason      text,
     PRIMARY KEY (shop_id, id)
 );
 
+-- Of an event's deliveries there is no index: its decision names them.
 CREATE INDEX deliveries_by_webhook ON deliveries (shop_id, webhook_id, id);
 
 CREATE TABLE attempts (
@@ -54,7 +55,7 @@ CREATE TABLE attempts (
     number      integer NOT NULL,
     started_at  timestamptz NOT NULL,
     record      bytea NOT NULL, -- a shopbell.bus.v1.AttemptMade
-    PRIMARY KEY (shop_id, delivery_id, number, started_at)
+    PRIMARY KEY (delivery_id, number, started_at, shop_id)
 );
 
 CREATE TABLE changes (
@@ -63,5 +64,5 @@ CREATE TABLE changes (
     at          timestamptz NOT NULL,
     status      text NOT NULL,
     reason      text NOT NULL,
-    PRIMARY KEY (shop_id, delivery_id, at, status)
+    PRIMARY KEY (delivery_id, at, status, shop_id)
 );

@@ -1,9 +1,13 @@
 -- Times are microseconds since 1970, UTC. Texts are compared byte by byte.
+--
+-- Where an id comes first in a primary key, it is for the writer: ids begin with their time, so that new rows of all
+-- shops go to one end of the tree. With the shop first, each of 500 shops has a page of its own to be written, which
+-- costs the writer half as much again.
 
 -- +goose Up
 
 -- One row for an event, whichever comes first: the event itself or what was decided about it.
--- With its row id: payloads are large, and an index with large rows is slow to write.
+-- With its row id: payloads are large, and SQLite keeps little of a large row in the tree of a primary key.
 CREATE TABLE events (
     shop_id      TEXT NOT NULL,
     id           TEXT NOT NULL,
@@ -14,15 +18,14 @@ CREATE TABLE events (
     key          TEXT NOT NULL,
     content_type TEXT NOT NULL,
     trace_id     TEXT NOT NULL,
-    accepted_at  INTEGER, -- null: the event itself is not here
-    decided_at   INTEGER, -- null: what was decided is not here
+    accepted_at  INTEGER,       -- null: the event itself is not here
+    decided_at   INTEGER,       -- null: what was decided is not here
     decision     BLOB,          -- a shopbell.bus.v1.Decision; it names the event's deliveries
     data         BLOB,          -- the payload, byte for byte
-    PRIMARY KEY (shop_id, id)
+    PRIMARY KEY (id, shop_id)
 ) STRICT;
 
 -- One row for a delivery: the last attempt, the last change without an attempt, and the status they amount to.
--- Ids begin with their time, so that the primary key is also the order of the list, and new rows go to its end.
 CREATE TABLE deliveries (
     shop_id            TEXT NOT NULL,
     id                 TEXT NOT NULL,
@@ -44,9 +47,11 @@ CREATE TABLE deliveries (
     change_at          INTEGER,          -- null: no change
     change_status      TEXT,
     change_reason      TEXT,
-    PRIMARY KEY (shop_id, id)
+    PRIMARY KEY (id, shop_id)
 ) STRICT, WITHOUT ROWID;
 
+-- The two lists, newest first. Of an event's deliveries there is no index: its decision names them.
+CREATE INDEX deliveries_by_shop ON deliveries (shop_id, id);
 CREATE INDEX deliveries_by_webhook ON deliveries (shop_id, webhook_id, id);
 
 CREATE TABLE attempts (
@@ -55,7 +60,7 @@ CREATE TABLE attempts (
     number      INTEGER NOT NULL,
     started_at  INTEGER NOT NULL,
     record      BLOB NOT NULL, -- a shopbell.bus.v1.AttemptMade
-    PRIMARY KEY (shop_id, delivery_id, number, started_at)
+    PRIMARY KEY (delivery_id, number, started_at, shop_id)
 ) STRICT;
 
 CREATE TABLE changes (
@@ -64,5 +69,5 @@ CREATE TABLE changes (
     at          INTEGER NOT NULL,
     status      TEXT NOT NULL,
     reason      TEXT NOT NULL,
-    PRIMARY KEY (shop_id, delivery_id, at, status)
+    PRIMARY KEY (delivery_id, at, status, shop_id)
 ) STRICT, WITHOUT ROWID;

@@ -1,0 +1,75 @@
+package sqlite
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"shopbell.dev/services/log/store"
+)
+
+// TestDeliveries_ReadsNoMoreThanItMust: a list that sorts, or goes through a whole table, is fast in every test and
+// stands still with ten million rows.
+func TestDeliveries_ReadsNoMoreThanItMust(t *testing.T) {
+	t.Parallel()
+	s, err := Open(context.Background(), filepath.Join(t.TempDir(), "log.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		name   string
+		filter store.Filter
+		index  string
+	}{
+		{"a shop's", store.Filter{}, "deliveries_by_shop (shop_id=?)"},
+		{"a shop's next page", store.Filter{Before: "dlv_1"}, "deliveries_by_shop (shop_id=? AND id<?)"},
+		{"a shop's by status", store.Filter{Status: "failed"}, "deliveries_by_shop (shop_id=?)"},
+		{"a shop's by type, code and time", store.Filter{EventType: "paid", Codes: store.Codes{Low: 404, High: 404}, From: at, To: at.Add(time.Hour)}, "deliveries_by_shop (shop_id=? AND id>? AND id<?)"},
+		{"a webhook's", store.Filter{WebhookID: "wh_1"}, "deliveries_by_webhook (shop_id=? AND webhook_id=?)"},
+		{"a webhook's next page by status", store.Filter{WebhookID: "wh_1", Status: "failed", Before: "dlv_1"}, "deliveries_by_webhook (shop_id=? AND webhook_id=? AND id<?)"},
+	} {
+		test.filter.ShopID = "shop"
+		where, args := conditions(test.filter)
+		plan := explain(t, s, `SELECT `+stateColumns+` FROM deliveries WHERE `+where+` ORDER BY id DESC LIMIT ?`, append(args, 50)...)
+		if !strings.Contains(plan, "INDEX "+test.index) || strings.Contains(plan, "SCAN") || strings.Contains(plan, "TEMP B-TREE") {
+			t.Errorf("%s: got plan %q, want %q alone", test.name, plan, test.index)
+		}
+	}
+	for _, query := range []string{
+		`SELECT ` + stateColumns + ` FROM deliveries WHERE shop_id = ? AND id IN (SELECT value FROM json_each(?))`,
+		`SELECT delivery_id, number, started_at, record FROM attempts
+			WHERE shop_id = ? AND delivery_id IN (SELECT value FROM json_each(?)) ORDER BY delivery_id, number, started_at`,
+		`SELECT data FROM events WHERE shop_id = ? AND id = ?`,
+	} {
+		plan := explain(t, s, query, "shop", `["dlv_1"]`)
+		if strings.Contains(strings.ReplaceAll(plan, "SCAN json_each", ""), "SCAN") {
+			t.Errorf("%s: got plan %q, want no scan", query, plan)
+		}
+	}
+}
+
+func explain(t *testing.T, s *Store, query string, args ...any) string {
+	t.Helper()
+	rows, err := s.reader.Query("EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var plan []string
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			t.Fatal(err)
+		}
+		plan = append(plan, detail)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(plan, "; ")
+}

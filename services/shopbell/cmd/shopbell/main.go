@@ -1,0 +1,6 @@
+// Command shopbell is the whole of Shopbell in one program.
+package main
+
+import "shopbell.dev/services/shopbell"
+
+func main() { shopbell.Main() }

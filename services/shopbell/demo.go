@@ -1,0 +1,6 @@
+package shopbell
+
+type demoCmd struct{ flags }
+
+// Run is the command.
+func (c *demoCmd) Run() error { return nil }
