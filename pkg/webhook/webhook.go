@@ -101,7 +101,7 @@ func (w *Webhook) Off() string {
 // Proto is the webhook as the API shows it: with the rules in force and without its secret.
 func (w *Webhook) Proto() *shopbellv1.Webhook {
 	out := proto.CloneOf(w.Webhook)
-	out.Secret = ""
+	out.Secret = nil
 	out.Etag = Etag(w.Revision)
 	if w.Broken == "" {
 		out.Policy = w.Policy.Proto()

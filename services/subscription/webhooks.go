@@ -31,12 +31,12 @@ func (s *Subscription) CreateWebhook(ctx context.Context, req *subscriptionv1.Cr
 		}
 	}
 	now := time.Now()
-	secret := own.Secret
+	secret := own.GetSecret()
 	if secret == "" {
 		secret = signature.NewSecret()
 	}
 	own.Id, own.ShopId, own.Status, own.DisabledReason, own.DisabledAt = id.New(id.Webhook, now), req.GetShopId(), webhook.Enabled, nil, nil
-	own.CreatedAt, own.UpdatedAt, own.Etag, own.Secret = timestamppb.New(now), timestamppb.New(now), "", ""
+	own.CreatedAt, own.UpdatedAt, own.Etag, own.Secret = timestamppb.New(now), timestamppb.New(now), "", nil
 	if own.Profile == "" {
 		own.Profile = s.shops.Get(req.GetShopId()).GetProfile()
 	}

@@ -54,7 +54,7 @@ type Delivery struct {
 	// True for a test send.
 	Test bool `protobuf:"varint,14,opt,name=test,proto3" json:"test,omitempty"`
 	// The exact bytes of the last request's body. Only where a single delivery is read.
-	Body []byte `protobuf:"bytes,15,opt,name=body,proto3" json:"body,omitempty"`
+	Body []byte `protobuf:"bytes,15,opt,name=body,proto3,oneof" json:"body,omitempty"`
 	// The attempts in their order. Only where a single delivery or an event's story is read.
 	Attempts      []*Attempt `protobuf:"bytes,16,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -518,7 +518,7 @@ var File_shopbell_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_delivery_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashopbell/v1/delivery.proto\x12\vshopbell.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x04\n" +
+	"\x1ashopbell/v1/delivery.proto\x12\vshopbell.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x04\n" +
 	"\bDelivery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x19\n" +
@@ -539,9 +539,10 @@ const file_shopbell_v1_delivery_proto_rawDesc = "" +
 	"\rresponse_code\x18\f \x01(\x05R\fresponseCode\x12\x1f\n" +
 	"\verror_class\x18\r \x01(\tR\n" +
 	"errorClass\x12\x12\n" +
-	"\x04test\x18\x0e \x01(\bR\x04test\x12\x12\n" +
-	"\x04body\x18\x0f \x01(\fR\x04body\x120\n" +
-	"\battempts\x18\x10 \x03(\v2\x14.shopbell.v1.AttemptR\battempts\"\xfc\x04\n" +
+	"\x04test\x18\x0e \x01(\bR\x04test\x12\x17\n" +
+	"\x04body\x18\x0f \x01(\fH\x00R\x04body\x88\x01\x01\x120\n" +
+	"\battempts\x18\x10 \x03(\v2\x14.shopbell.v1.AttemptR\battemptsB\a\n" +
+	"\x05_body\"\xfc\x04\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x129\n" +
 	"\n" +
@@ -615,6 +616,7 @@ func file_shopbell_v1_delivery_proto_init() {
 	if File_shopbell_v1_delivery_proto != nil {
 		return
 	}
+	file_shopbell_v1_delivery_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

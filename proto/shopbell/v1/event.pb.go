@@ -27,7 +27,7 @@ const (
 // Something that happened in a shop: an order, a payment, a sign-up.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unique within the shop, 1 to 200 printable characters without blanks. Given by the publisher, which makes a
+	// Unique within the shop, 1 to 200 printable ASCII characters without blanks and / \ ? # %. Given by the publisher, which makes a
 	// repeat harmless, or by Shopbell ("evt_…", sortable by time) when empty.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// What happened, a name such as "order_created": letters, digits, '.', '_' and '-', 1 to 128 bytes, no empty part

@@ -60,7 +60,7 @@ type Webhook struct {
 	Etag string `protobuf:"bytes,16,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The signing secret, "whsec_…", taken when creating. Empty: one is generated. Never in an answer: see
 	// GetWebhookSecret.
-	Secret        string `protobuf:"bytes,17,opt,name=secret,proto3" json:"secret,omitempty"`
+	Secret        *string `protobuf:"bytes,17,opt,name=secret,proto3,oneof" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -208,8 +208,8 @@ func (x *Webhook) GetEtag() string {
 }
 
 func (x *Webhook) GetSecret() string {
-	if x != nil {
-		return x.Secret
+	if x != nil && x.Secret != nil {
+		return *x.Secret
 	}
 	return ""
 }
@@ -373,7 +373,7 @@ var File_shopbell_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/v1/webhook.proto\x12\vshopbell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x05\n" +
+	"\x19shopbell/v1/webhook.proto\x12\vshopbell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x05\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x19\n" +
@@ -394,14 +394,15 @@ const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
 	"updated_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x12\n" +
-	"\x04etag\x18\x10 \x01(\tR\x04etag\x12\x16\n" +
-	"\x06secret\x18\x11 \x01(\tR\x06secret\x1a:\n" +
+	"\x04etag\x18\x10 \x01(\tR\x04etag\x12\x1b\n" +
+	"\x06secret\x18\x11 \x01(\tH\x03R\x06secret\x88\x01\x01\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
 	"\x06_labelB\x12\n" +
 	"\x10_disabled_reasonB\x0e\n" +
-	"\f_environment\"1\n" +
+	"\f_environmentB\t\n" +
+	"\a_secret\"1\n" +
 	"\x05Delay\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x05R\x05value\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\"\xf1\x02\n" +
