@@ -88,7 +88,9 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger, options ...nats.
 		// published long after its publisher was told that it was not.
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			log.Warn("bus away", slog.Any("error", err))
+			if err != nil { // else we have closed the connection ourselves
+				log.Warn("bus away", slog.Any("error", err))
+			}
 		}),
 		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("bus back", slog.String("server", c.ConnectedServerName())) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {

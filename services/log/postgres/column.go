@@ -17,7 +17,7 @@ func column[R, V any](rows []R, field func(R) V) []V {
 	return values
 }
 
-func eventColumns(rows []store.EventRow) []any {
+func eventArrays(rows []store.EventRow) []any {
 	type row = store.EventRow
 	return []any{
 		column(rows, func(e row) string { return e.ShopID }),
@@ -29,10 +29,41 @@ func eventColumns(rows []store.EventRow) []any {
 		column(rows, func(e row) string { return e.Key }),
 		column(rows, func(e row) string { return e.ContentType }),
 		column(rows, func(e row) string { return e.Trace }),
-		column(rows, func(e row) *time.Time { return orNil(e.AcceptedAt) }),
-		column(rows, func(e row) *time.Time { return orNil(e.DecidedAt) }),
-		column(rows, func(e row) []byte { return e.Decision }),
+		column(rows, func(e row) time.Time { return e.AcceptedAt }),
 		column(rows, func(e row) []byte { return e.Data }),
+	}
+}
+
+func decisionArrays(rows []store.DecisionRow) []any {
+	type row = store.DecisionRow
+	return []any{
+		column(rows, func(d row) string { return d.ShopID }),
+		column(rows, func(d row) string { return d.EventID }),
+		column(rows, func(d row) string { return d.EventType }),
+		column(rows, func(d row) time.Time { return d.At }),
+		column(rows, func(d row) []byte { return d.Decision }),
+	}
+}
+
+func attemptArrays(rows []store.AttemptRow) []any {
+	type row = store.AttemptRow
+	return []any{
+		column(rows, func(a row) string { return a.ShopID }),
+		column(rows, func(a row) string { return a.DeliveryID }),
+		column(rows, func(a row) int32 { return a.Number }),
+		column(rows, func(a row) time.Time { return a.StartedAt }),
+		column(rows, func(a row) []byte { return a.Record }),
+	}
+}
+
+func changeArrays(rows []store.ChangeRow) []any {
+	type row = store.ChangeRow
+	return []any{
+		column(rows, func(c row) string { return c.ShopID }),
+		column(rows, func(c row) string { return c.DeliveryID }),
+		column(rows, func(c row) time.Time { return c.At }),
+		column(rows, func(c row) string { return c.Status }),
+		column(rows, func(c row) string { return c.Reason }),
 	}
 }
 
@@ -61,6 +92,14 @@ func stateArrays(rows []store.State) []any {
 		column(rows, func(s row) *string { return textOrNil(s.Change.Status) }),
 		column(rows, func(s row) *string { return textOrNil(s.Change.Reason) }),
 	}
+}
+
+// scanDecision reads a row of decisionColumns.
+func scanDecision(row pgx.CollectableRow) (store.DecisionRow, error) {
+	var d store.DecisionRow
+	err := row.Scan(&d.ShopID, &d.EventID, &d.EventType, &d.At, &d.Decision)
+	d.At = d.At.UTC()
+	return d, err
 }
 
 // scanState reads a row of stateColumns.

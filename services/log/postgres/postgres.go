@@ -52,12 +52,12 @@ func migrateUp(ctx context.Context, name string, config *pgx.ConnConfig) error {
 	if err != nil {
 		return fmt.Errorf("connect to %s: %w", name, err)
 	}
-	defer lock.Close(context.WithoutCancel(ctx))
+	defer func() { _ = lock.Close(context.WithoutCancel(ctx)) }() // the server frees the lock however it closes
 	if _, err := lock.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(migrateLock)); err != nil {
 		return fmt.Errorf("wait for others that migrate %s: %w", name, err)
 	}
 	db := stdlib.OpenDB(*config)
-	defer db.Close()
+	defer func() { _ = db.Close() }() // everything is committed by then
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +21,10 @@ func open(t testing.TB) store.Store {
 
 func openAt(t testing.TB, dsn string) *postgres.Store {
 	t.Helper()
-	s, err := postgres.Open(context.Background(), dsn)
+	// Open's context is about opening; who calls it with a deadline keeps the store.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s, err := postgres.Open(ctx, dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,14 +68,11 @@ func TestOpen_RefusesANewerSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(context.Background(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)`); err != nil {
+	_, err = conn.Exec(context.Background(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)`)
+	if err := errors.Join(err, conn.Close(context.Background())); err != nil {
 		t.Fatal(err)
 	}
-	s, err := postgres.Open(context.Background(), dsn)
-	if err == nil {
-		s.Close()
-	}
+	_, err = postgres.Open(context.Background(), dsn)
 	if err == nil || !strings.Contains(err.Error(), "version 999") || !strings.Contains(err.Error(), "newer release") {
 		t.Errorf("got error %v, want one that names version 999 and says what to do", err)
 	}
@@ -80,10 +81,7 @@ func TestOpen_RefusesANewerSchema(t *testing.T) {
 func TestOpen_SaysWhereItCouldNotConnect(t *testing.T) {
 	t.Parallel()
 	const dsn = "postgres://shopbell:secret-word@127.0.0.1:1/log?connect_timeout=2"
-	s, err := postgres.Open(context.Background(), dsn)
-	if err == nil {
-		s.Close()
-	}
+	_, err := postgres.Open(context.Background(), dsn)
 	if err == nil || !strings.Contains(err.Error(), "127.0.0.1") || strings.Contains(err.Error(), "secret-word") {
 		t.Errorf("got error %v, want one with the host and without the password", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,27 +17,37 @@ import (
 // Event implements store.Store.
 func (s *Store) Event(ctx context.Context, shopID, eventID string) (*store.Event, error) {
 	return snapshot(ctx, s, func(r reader) (*store.Event, error) {
-		row, err := r.event(store.Key(shopID), store.Key(eventID))
+		event, err := r.event(ctx, store.Key(shopID), store.Key(eventID))
 		if err != nil {
 			return nil, fmt.Errorf("read event %s/%s: %w", shopID, eventID, err)
 		}
-		ids := store.DeliveryIDs(row.Decision)
-		states, err := r.states(`shop_id = $1 AND id = ANY($2)`, row.ShopID, ids)
+		decision, err := r.decision(ctx, store.Key(shopID), store.Key(eventID))
+		if err != nil {
+			return nil, fmt.Errorf("read the decision about %s/%s: %w", shopID, eventID, err)
+		}
+		switch {
+		case event == nil && decision == nil:
+			return nil, fmt.Errorf("read event %s/%s: %w", shopID, eventID, store.ErrNotFound)
+		case decision == nil:
+			return store.NewEvent(event, nil, nil, nil, nil), nil
+		}
+		ids := store.DeliveryIDs(decision.Decision)
+		states, err := r.states(ctx, `shop_id = $1 AND id = ANY($2)`, decision.ShopID, ids)
 		if err != nil {
 			return nil, fmt.Errorf("read the deliveries of event %s/%s: %w", shopID, eventID, err)
 		}
-		attempts, changes, err := r.history(row.ShopID, ids)
+		attempts, changes, err := r.history(ctx, decision.ShopID, ids)
 		if err != nil {
 			return nil, fmt.Errorf("read the attempts of event %s/%s: %w", shopID, eventID, err)
 		}
-		return store.NewEvent(*row, states, attempts, changes), nil
+		return store.NewEvent(event, decision, states, attempts, changes), nil
 	})
 }
 
 // Delivery implements store.Store.
 func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store.Delivery, error) {
 	return snapshot(ctx, s, func(r reader) (*store.Delivery, error) {
-		states, err := r.states(`shop_id = $1 AND id = $2`, store.Key(shopID), store.Key(deliveryID))
+		states, err := r.states(ctx, `shop_id = $1 AND id = $2`, store.Key(shopID), store.Key(deliveryID))
 		if err == nil && len(states) == 0 {
 			err = store.ErrNotFound
 		}
@@ -46,12 +55,12 @@ func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store
 			return nil, fmt.Errorf("read delivery %s/%s: %w", shopID, deliveryID, err)
 		}
 		state := states[0]
-		attempts, changes, err := r.history(state.ShopID, []string{state.ID})
+		attempts, changes, err := r.history(ctx, state.ShopID, []string{state.ID})
 		if err != nil {
 			return nil, fmt.Errorf("read the attempts of delivery %s/%s: %w", shopID, deliveryID, err)
 		}
-		event, err := r.event(state.ShopID, state.EventID)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		event, err := r.event(ctx, state.ShopID, state.EventID)
+		if err != nil {
 			return nil, fmt.Errorf("read the event of delivery %s/%s: %w", shopID, deliveryID, err)
 		}
 		return store.NewDelivery(state, event, attempts, changes), nil
@@ -63,15 +72,18 @@ func (s *Store) Deliveries(ctx context.Context, f store.Filter) ([]*shopbellv1.D
 	return snapshot(ctx, s, func(r reader) ([]*shopbellv1.Delivery, error) {
 		where, args := conditions(f)
 		if f.EventID != "" {
-			ids, err := r.deliveryIDs(store.Key(f.ShopID), store.Key(f.EventID))
+			decision, err := r.decision(ctx, store.Key(f.ShopID), store.Key(f.EventID))
 			if err != nil {
-				return nil, fmt.Errorf("read the decision of event %s/%s: %w", f.ShopID, f.EventID, err)
+				return nil, fmt.Errorf("read the decision about %s/%s: %w", f.ShopID, f.EventID, err)
+			} else if decision == nil {
+				return nil, nil
 			}
+			ids := store.DeliveryIDs(decision.Decision)
 			args = append(args, ids)
 			where += ` AND id = ANY($` + strconv.Itoa(len(args)) + `)`
 		}
 		args = append(args, f.Limit)
-		states, err := r.states(where+` ORDER BY id DESC LIMIT $`+strconv.Itoa(len(args)), args...)
+		states, err := r.states(ctx, where+` ORDER BY id DESC LIMIT $`+strconv.Itoa(len(args)), args...)
 		if err != nil {
 			return nil, fmt.Errorf("list deliveries of %s: %w", f.ShopID, err)
 		}
@@ -119,53 +131,48 @@ func conditions(f store.Filter) (where string, args []any) {
 }
 
 // reader reads within one snapshot, so that what a caller sees fits together while batches are written.
-type reader struct {
-	ctx context.Context //nolint:containedctx // lives as long as the call that made it
-	tx  pgx.Tx
-}
+type reader struct{ tx pgx.Tx }
 
 func snapshot[T any](ctx context.Context, s *Store, read func(reader) (T, error)) (result T, err error) {
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err = pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
-		result, err = read(reader{ctx, tx})
+		result, err = read(reader{tx})
 		return err
 	})
 	return result, err
 }
 
-func (r reader) event(shopID, id string) (*store.EventRow, error) {
+// event is nil when it is not there.
+func (r reader) event(ctx context.Context, shopID, id string) (*store.EventRow, error) {
 	e := &store.EventRow{ShopID: shopID, ID: id}
-	var acceptedAt, decidedAt *time.Time
-	err := r.tx.QueryRow(r.ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id,
-		accepted_at, decided_at, decision, data FROM events WHERE shop_id = $1 AND id = $2`, shopID, id).
-		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace,
-			&acceptedAt, &decidedAt, &e.Decision, &e.Data)
+	err := r.tx.QueryRow(ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id,
+		accepted_at, data FROM events WHERE shop_id = $1 AND id = $2`, shopID, id).
+		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &e.AcceptedAt, &e.Data)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, store.ErrNotFound
+		return nil, nil //nolint:nilnil // the doc says so
 	}
-	e.AcceptedAt, e.DecidedAt = orZero(acceptedAt), orZero(decidedAt)
+	e.AcceptedAt = e.AcceptedAt.UTC()
 	return e, err
 }
 
-// deliveryIDs are those that the event's decision names; none when there is no such event.
-func (r reader) deliveryIDs(shopID, eventID string) ([]string, error) {
-	var decision []byte
-	err := r.tx.QueryRow(r.ctx, `SELECT decision FROM events WHERE shop_id = $1 AND id = $2`, shopID, eventID).
-		Scan(&decision)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+// decision is nil when it is not there.
+func (r reader) decision(ctx context.Context, shopID, eventID string) (*store.DecisionRow, error) {
+	all, err := collect(ctx, r, `SELECT `+decisionColumns+` FROM decisions WHERE shop_id = $1 AND event_id = $2`,
+		[]any{shopID, eventID}, scanDecision)
+	if err != nil || len(all) == 0 {
 		return nil, err
 	}
-	return store.DeliveryIDs(decision), nil
+	return &all[0], nil
 }
 
-func (r reader) states(where string, args ...any) ([]store.State, error) {
-	return collect(r, `SELECT `+stateColumns+` FROM deliveries WHERE `+where, args, scanState)
+func (r reader) states(ctx context.Context, where string, args ...any) ([]store.State, error) {
+	return collect(ctx, r, `SELECT `+stateColumns+` FROM deliveries WHERE `+where, args, scanState)
 }
 
 // history reads all attempts and changes of these deliveries, in the order of their keys.
-func (r reader) history(shopID string, deliveryIDs []string) ([]store.AttemptRow, []store.ChangeRow, error) {
+func (r reader) history(ctx context.Context, shopID string, deliveryIDs []string) ([]store.AttemptRow, []store.ChangeRow, error) {
 	args := []any{shopID, deliveryIDs}
-	attempts, err := collect(r, `SELECT delivery_id, number, started_at, record FROM attempts
+	attempts, err := collect(ctx, r, `SELECT delivery_id, number, started_at, record FROM attempts
 		WHERE shop_id = $1 AND delivery_id = ANY($2) ORDER BY delivery_id, number, started_at`, args,
 		func(row pgx.CollectableRow) (store.AttemptRow, error) {
 			a := store.AttemptRow{ShopID: shopID}
@@ -176,7 +183,7 @@ func (r reader) history(shopID string, deliveryIDs []string) ([]store.AttemptRow
 	if err != nil {
 		return nil, nil, err
 	}
-	changes, err := collect(r, `SELECT delivery_id, at, status, reason FROM changes
+	changes, err := collect(ctx, r, `SELECT delivery_id, at, status, reason FROM changes
 		WHERE shop_id = $1 AND delivery_id = ANY($2) ORDER BY delivery_id, at, status`, args,
 		func(row pgx.CollectableRow) (store.ChangeRow, error) {
 			c := store.ChangeRow{ShopID: shopID}
@@ -187,8 +194,8 @@ func (r reader) history(shopID string, deliveryIDs []string) ([]store.AttemptRow
 	return attempts, changes, err
 }
 
-func collect[T any](r reader, query string, args []any, scan func(pgx.CollectableRow) (T, error)) ([]T, error) {
-	rows, err := r.tx.Query(r.ctx, query, args...)
+func collect[T any](ctx context.Context, r reader, query string, args []any, scan func(pgx.CollectableRow) (T, error)) ([]T, error) {
+	rows, err := r.tx.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,9 +15,16 @@ import (
 // because all writers take tables and rows in the same order.
 const (
 	insertEvents = `INSERT INTO events (shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id,
-			accepted_at, decided_at, decision, data)
+			accepted_at, data)
 		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-			$9::text[], $10::timestamptz[], $11::timestamptz[], $12::bytea[], $13::bytea[])
+			$9::text[], $10::timestamptz[], $11::bytea[])
+		ON CONFLICT DO NOTHING`
+
+	decisionColumns = `shop_id, event_id, event_type, at, decision`
+
+	unnestDecisions = `unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bytea[])`
+
+	insertDecisions = `INSERT INTO decisions (` + decisionColumns + `) SELECT * FROM ` + unnestDecisions + `
 		ON CONFLICT DO NOTHING`
 
 	stateColumns = `shop_id, id, webhook_id, event_id, event_type, test, created_at, due,
@@ -50,16 +56,16 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 	// for whoever was making it.
 	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
 	if err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
-		newEvents, newDeliveries, err := insert(ctx, tx, rows)
+		made, err := insert(ctx, tx, rows)
 		if err != nil {
 			return err
 		}
-		if newEvents < len(rows.Events) {
-			if err := addToEvents(ctx, tx, rows.Events); err != nil {
-				return fmt.Errorf("add to events: %w", err)
+		if made.decisions < len(rows.Decisions) {
+			if err := mergeDecisions(ctx, tx, rows.Decisions); err != nil {
+				return fmt.Errorf("merge decisions: %w", err)
 			}
 		}
-		if newDeliveries < len(rows.Deliveries) {
+		if made.deliveries < len(rows.Deliveries) {
 			if err := mergeDeliveries(ctx, tx, rows.Deliveries); err != nil {
 				return fmt.Errorf("merge deliveries: %w", err)
 			}
@@ -71,110 +77,81 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 	return nil
 }
 
-// insert makes the rows that are not there, in one round trip, and says how many they were.
-func insert(ctx context.Context, tx pgx.Tx, rows store.Rows) (newEvents, newDeliveries int, err error) {
+// made is how many rows were made, of those whose rows may have to be merged instead.
+type made struct{ decisions, deliveries int }
+
+// insert makes the rows that are not there, in one round trip.
+func insert(ctx context.Context, tx pgx.Tx, rows store.Rows) (made, error) {
 	var b pgx.Batch
-	made := new(int) // of attempts and changes nobody asks
-	count := func(n *int, statement string, columns []any) {
-		b.Queue(statement, columns...).Exec(func(tag pgconn.CommandTag) error {
-			*n = int(tag.RowsAffected())
-			return nil
-		})
-	}
+	var m made
 	if len(rows.Events) > 0 {
-		count(&newEvents, insertEvents, eventColumns(rows.Events))
+		b.Queue(insertEvents, eventArrays(rows.Events)...)
+	}
+	if len(rows.Decisions) > 0 {
+		b.Queue(insertDecisions, decisionArrays(rows.Decisions)...).Exec(count(&m.decisions))
 	}
 	if len(rows.Deliveries) > 0 {
-		count(&newDeliveries, insertDeliveries, stateArrays(rows.Deliveries))
+		b.Queue(insertDeliveries, stateArrays(rows.Deliveries)...).Exec(count(&m.deliveries))
 	}
 	if len(rows.Attempts) > 0 {
-		count(made, insertAttempts, []any{
-			column(rows.Attempts, func(a store.AttemptRow) string { return a.ShopID }),
-			column(rows.Attempts, func(a store.AttemptRow) string { return a.DeliveryID }),
-			column(rows.Attempts, func(a store.AttemptRow) int32 { return a.Number }),
-			column(rows.Attempts, func(a store.AttemptRow) time.Time { return a.StartedAt }),
-			column(rows.Attempts, func(a store.AttemptRow) []byte { return a.Record }),
-		})
+		b.Queue(insertAttempts, attemptArrays(rows.Attempts)...)
 	}
 	if len(rows.Changes) > 0 {
-		count(made, insertChanges, []any{
-			column(rows.Changes, func(c store.ChangeRow) string { return c.ShopID }),
-			column(rows.Changes, func(c store.ChangeRow) string { return c.DeliveryID }),
-			column(rows.Changes, func(c store.ChangeRow) time.Time { return c.At }),
-			column(rows.Changes, func(c store.ChangeRow) string { return c.Status }),
-			column(rows.Changes, func(c store.ChangeRow) string { return c.Reason }),
-		})
+		b.Queue(insertChanges, changeArrays(rows.Changes)...)
 	}
 	if b.Len() == 0 {
-		return 0, 0, nil
+		return m, nil
 	}
-	err = tx.SendBatch(ctx, &b).Close()
-	return newEvents, newDeliveries, err
+	err := tx.SendBatch(ctx, &b).Close()
+	return m, err
 }
 
-// addToEvents writes what the rows of events that are there lack.
-func addToEvents(ctx context.Context, tx pgx.Tx, events []store.EventRow) error {
-	shopIDs := column(events, func(e store.EventRow) string { return e.ShopID })
-	ids := column(events, func(e store.EventRow) string { return e.ID })
-	rows, err := tx.Query(ctx, `SELECT shop_id, id, accepted_at IS NOT NULL, decision, decided_at FROM events
-		WHERE (shop_id, id) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY shop_id, id FOR UPDATE`, shopIDs, ids)
+func count(n *int) func(pgconn.CommandTag) error {
+	return func(tag pgconn.CommandTag) error {
+		*n = int(tag.RowsAffected())
+		return nil
+	}
+}
+
+type key struct{ shopID, id string }
+
+// mergeDecisions writes what the rows of decisions that are there do not know yet.
+func mergeDecisions(ctx context.Context, tx pgx.Tx, decisions []store.DecisionRow) error {
+	rows, err := tx.Query(ctx, `SELECT `+decisionColumns+` FROM decisions
+		WHERE (shop_id, event_id) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY event_id, shop_id FOR UPDATE`,
+		column(decisions, func(d store.DecisionRow) string { return d.ShopID }),
+		column(decisions, func(d store.DecisionRow) string { return d.EventID }))
 	if err != nil {
 		return err
 	}
-	stored, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e store.StoredEvent, err error) {
-		var decidedAt *time.Time
-		err = row.Scan(&e.ShopID, &e.ID, &e.Arrived, &e.Decision, &decidedAt)
-		e.DecidedAt = orZero(decidedAt)
-		return e, err
-	})
+	stored, err := pgx.CollectRows(rows, scanDecision)
 	if err != nil {
 		return err
 	}
-	type key struct{ shopID, id string }
-	byKey := make(map[key]store.StoredEvent, len(stored))
-	for _, e := range stored {
-		byKey[key{e.ShopID, e.ID}] = e
+	byKey := make(map[key]store.DecisionRow, len(stored))
+	for _, d := range stored {
+		byKey[key{d.ShopID, d.EventID}] = d
 	}
-	var arrived, decided []store.EventRow
-	for _, e := range events {
-		hasArrived, isDecided := e.Onto(byKey[key{e.ShopID, e.ID}])
-		if hasArrived {
-			arrived = append(arrived, e)
-		}
-		if isDecided {
-			decided = append(decided, e)
+	var changed []store.DecisionRow
+	for _, d := range decisions {
+		before := byKey[key{d.ShopID, d.EventID}]
+		if merged := before.Merge(d); !merged.Equal(before) {
+			changed = append(changed, merged)
 		}
 	}
-	if len(arrived) > 0 {
-		if _, err := tx.Exec(ctx, `UPDATE events SET type = n.type, action = n.action, occurred_at = n.occurred_at,
-				environment = n.environment, key = n.key, content_type = n.content_type, trace_id = n.trace_id,
-				accepted_at = n.accepted_at, data = n.data
-			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-				$9::text[], $10::timestamptz[], $11::timestamptz[], $12::bytea[], $13::bytea[])
-				AS n (shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id,
-					accepted_at, decided_at, decision, data)
-			WHERE events.shop_id = n.shop_id AND events.id = n.id`, eventColumns(arrived)...); err != nil {
-			return err
-		}
+	if len(changed) == 0 {
+		return nil
 	}
-	if len(decided) > 0 {
-		if _, err := tx.Exec(ctx, `UPDATE events SET decision = n.decision, decided_at = n.decided_at
-			FROM unnest($1::text[], $2::text[], $3::bytea[], $4::timestamptz[]) AS n (shop_id, id, decision, decided_at)
-			WHERE events.shop_id = n.shop_id AND events.id = n.id`,
-			column(decided, func(e store.EventRow) string { return e.ShopID }),
-			column(decided, func(e store.EventRow) string { return e.ID }),
-			column(decided, func(e store.EventRow) []byte { return e.Decision }),
-			column(decided, func(e store.EventRow) *time.Time { return orNil(e.DecidedAt) })); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = tx.Exec(ctx, `UPDATE decisions SET event_type = n.event_type, at = n.at, decision = n.decision
+		FROM `+unnestDecisions+` AS n (`+decisionColumns+`)
+		WHERE decisions.shop_id = n.shop_id AND decisions.event_id = n.event_id`, decisionArrays(changed)...)
+	return err
 }
 
 // mergeDeliveries writes what the rows of deliveries that are there do not know yet.
 func mergeDeliveries(ctx context.Context, tx pgx.Tx, deliveries []store.State) error {
 	rows, err := tx.Query(ctx, `SELECT `+stateColumns+` FROM deliveries
-		WHERE (shop_id, id) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY shop_id, id FOR UPDATE`,
+		WHERE (shop_id, id) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY id, shop_id FOR UPDATE`,
 		column(deliveries, func(s store.State) string { return s.ShopID }),
 		column(deliveries, func(s store.State) string { return s.ID }))
 	if err != nil {
@@ -184,7 +161,6 @@ func mergeDeliveries(ctx context.Context, tx pgx.Tx, deliveries []store.State) e
 	if err != nil {
 		return err
 	}
-	type key struct{ shopID, id string }
 	byKey := make(map[key]store.State, len(stored))
 	for _, s := range stored {
 		byKey[key{s.ShopID, s.ID}] = s

@@ -18,7 +18,7 @@ func TestDeliveries_ReadsNoMoreThanItMust(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer closed(t, s)
 	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
 		name   string
@@ -72,4 +72,11 @@ func explain(t *testing.T, s *Store, query string, args ...any) string {
 		t.Fatal(err)
 	}
 	return strings.Join(plan, "; ")
+}
+
+func closed(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
 }

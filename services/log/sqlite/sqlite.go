@@ -95,7 +95,7 @@ func dsn(path string) string {
 		// A batch that was written survives the end of the process, kill -9 too, because the kernel has it. NORMAL
 		// means that it does not wait for the disk: when the power fails, batches since the last checkpoint may be
 		// gone, whole ones, the newest, and the file is sound. FULL would wait for the disk once per batch.
-		"synchronous(NORMAL)",
+		"synchronous(FULL)",
 		// Another process at the file (a backup, somebody's shell) is waited for.
 		"busy_timeout(10000)",
 		"wal_autocheckpoint(4000)",

@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,7 +34,10 @@ func open(t testing.TB) store.Store {
 
 func openAt(t testing.TB, path string) *sqlite.Store {
 	t.Helper()
-	s, err := sqlite.Open(context.Background(), path)
+	// Open's context is about opening; who calls it with a deadline keeps the store.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s, err := sqlite.Open(ctx, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,14 +75,11 @@ func TestOpen_RefusesANewerSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
-	if _, err := db.Exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)`); err != nil {
+	_, err = db.Exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)`)
+	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	s, err := sqlite.Open(context.Background(), path)
-	if err == nil {
-		s.Close()
-	}
+	_, err = sqlite.Open(context.Background(), path)
 	if err == nil || !strings.Contains(err.Error(), "version 999") || !strings.Contains(err.Error(), "newer release") {
 		t.Errorf("got error %v, want one that names version 999 and says what to do", err)
 	}
@@ -90,10 +91,7 @@ func TestOpen_SaysWhatIsWrongWithTheFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Repeat("not a database ", 100)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := sqlite.Open(context.Background(), path)
-	if err == nil {
-		s.Close()
-	}
+	_, err := sqlite.Open(context.Background(), path)
 	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "not a database") {
 		t.Errorf("got error %v, want one that names the file and that it is not a database", err)
 	}
@@ -112,7 +110,11 @@ func TestWrite_SurvivesKill(t *testing.T) {
 	}
 	written := strings.Count(string(out), "written")
 	s := openAt(t, path)
-	defer s.Close()
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}()
 	for i := range written {
 		if _, err := s.Event(context.Background(), "shop", fmt.Sprintf("evt_%d", i)); err != nil {
 			t.Errorf("after %d batches were written and the writer killed: %v", written, err)

@@ -21,9 +21,10 @@ const (
 
 // statements are prepared once: parsing costs more than writing a row. The inserts leave a row alone that is there.
 type statements struct {
-	insertEvent, readEvent, fillEvent, decideEvent *sql.Stmt
-	insertDelivery, readDelivery, updateDelivery   *sql.Stmt
-	insertAttempt, insertChange                    *sql.Stmt
+	insertEvent                                  *sql.Stmt
+	insertDecision, readDecision, updateDecision *sql.Stmt
+	insertDelivery, readDelivery, updateDelivery *sql.Stmt
+	insertAttempt, insertChange                  *sql.Stmt
 }
 
 func prepare(ctx context.Context, db *sql.DB) (statements, error) {
@@ -35,11 +36,12 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 	}
 	all := statements{
 		insertEvent: one(`INSERT INTO events (shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id,
-			accepted_at, decided_at, decision, data) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`),
-		readEvent: one(`SELECT accepted_at IS NOT NULL, decided_at, decision FROM events WHERE shop_id = ? AND id = ?`),
-		fillEvent: one(`UPDATE events SET type = ?, action = ?, occurred_at = ?, environment = ?, key = ?,
-			content_type = ?, trace_id = ?, accepted_at = ?, data = ? WHERE shop_id = ? AND id = ?`),
-		decideEvent: one(`UPDATE events SET decided_at = ?, decision = ? WHERE shop_id = ? AND id = ?`),
+			accepted_at, data) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`),
+
+		insertDecision: one(`INSERT INTO decisions (shop_id, event_id, event_type, at, decision)
+			VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`),
+		readDecision:   one(readDecision),
+		updateDecision: one(`UPDATE decisions SET event_type = ?, at = ?, decision = ? WHERE shop_id = ? AND event_id = ?`),
 
 		insertDelivery: one(`INSERT INTO deliveries (` + stateColumns + `)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`),
@@ -61,7 +63,7 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 // on makes the statements those of a transaction.
 func (s statements) on(ctx context.Context, tx *sql.Tx) statements {
 	for _, stmt := range []**sql.Stmt{
-		&s.insertEvent, &s.readEvent, &s.fillEvent, &s.decideEvent,
+		&s.insertEvent, &s.insertDecision, &s.readDecision, &s.updateDecision,
 		&s.insertDelivery, &s.readDelivery, &s.updateDelivery, &s.insertAttempt, &s.insertChange,
 	} {
 		*stmt = tx.StmtContext(ctx, *stmt)
@@ -79,8 +81,8 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 	defer tx.Rollback()
 	// The driver starts a goroutine for every statement whose context can end. The transaction has ours: when it ends,
 	// the next statement fails.
-	w := writer{context.WithoutCancel(ctx), s.statements.on(ctx, tx)}
-	if err := w.write(rows); err != nil {
+	w := writer{s.statements.on(ctx, tx)}
+	if err := w.write(context.WithoutCancel(ctx), rows); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
@@ -90,69 +92,61 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 }
 
 // writer writes one batch.
-type writer struct {
-	ctx context.Context //nolint:containedctx // lives as long as the call of Write that made it
-	statements
-}
+type writer struct{ statements }
 
-func (w *writer) write(rows store.Rows) error {
-	for i := range rows.Events {
-		if err := w.event(&rows.Events[i]); err != nil {
-			return fmt.Errorf("write event %s/%s: %w", rows.Events[i].ShopID, rows.Events[i].ID, err)
+func (w writer) write(ctx context.Context, rows store.Rows) error {
+	for _, e := range rows.Events {
+		if _, err := w.exec(ctx, w.insertEvent, e.ShopID, e.ID, e.Type, e.Action, e.OccurredAt, e.Environment, e.Key,
+			e.ContentType, e.Trace, micros(e.AcceptedAt), e.Data); err != nil {
+			return fmt.Errorf("write event %s/%s: %w", e.ShopID, e.ID, err)
+		}
+	}
+	for _, d := range rows.Decisions {
+		if err := w.decision(ctx, d); err != nil {
+			return fmt.Errorf("write the decision about %s/%s: %w", d.ShopID, d.EventID, err)
 		}
 	}
 	for _, d := range rows.Deliveries {
-		if err := w.delivery(d); err != nil {
+		if err := w.delivery(ctx, d); err != nil {
 			return fmt.Errorf("write delivery %s/%s: %w", d.ShopID, d.ID, err)
 		}
 	}
 	for _, a := range rows.Attempts {
-		if _, err := w.exec(w.insertAttempt, a.ShopID, a.DeliveryID, a.Number, micros(a.StartedAt), a.Record); err != nil {
+		if _, err := w.exec(ctx, w.insertAttempt, a.ShopID, a.DeliveryID, a.Number, micros(a.StartedAt), a.Record); err != nil {
 			return fmt.Errorf("write attempt %s/%s/%d: %w", a.ShopID, a.DeliveryID, a.Number, err)
 		}
 	}
 	for _, c := range rows.Changes {
-		if _, err := w.exec(w.insertChange, c.ShopID, c.DeliveryID, micros(c.At), c.Status, c.Reason); err != nil {
+		if _, err := w.exec(ctx, w.insertChange, c.ShopID, c.DeliveryID, micros(c.At), c.Status, c.Reason); err != nil {
 			return fmt.Errorf("write change of %s/%s: %w", c.ShopID, c.DeliveryID, err)
 		}
 	}
 	return nil
 }
 
-func (w *writer) event(e *store.EventRow) error {
-	made, err := w.exec(w.insertEvent, e.ShopID, e.ID, e.Type, e.Action, e.OccurredAt, e.Environment, e.Key,
-		e.ContentType, e.Trace, micros(e.AcceptedAt), micros(e.DecidedAt), e.Decision, e.Data)
+func (w writer) decision(ctx context.Context, d store.DecisionRow) error {
+	made, err := w.exec(ctx, w.insertDecision, d.ShopID, d.EventID, d.EventType, micros(d.At), d.Decision)
 	if err != nil || made {
 		return err
 	}
-	var stored store.StoredEvent
-	var decidedAt sql.NullInt64
-	err = w.readEvent.QueryRowContext(w.ctx, e.ShopID, e.ID).Scan(&stored.Arrived, &decidedAt, &stored.Decision)
+	stored, err := scanDecision(w.readDecision.QueryRowContext(ctx, d.ShopID, d.EventID))
 	if err != nil {
 		return err
 	}
-	stored.DecidedAt = fromMicros(decidedAt)
-	arrived, decided := e.Onto(stored)
-	if arrived {
-		if _, err := w.exec(w.fillEvent, e.Type, e.Action, e.OccurredAt, e.Environment, e.Key, e.ContentType, e.Trace,
-			micros(e.AcceptedAt), e.Data, e.ShopID, e.ID); err != nil {
-			return err
-		}
+	merged := stored.Merge(d)
+	if merged.Equal(stored) {
+		return nil
 	}
-	if decided {
-		if _, err := w.exec(w.decideEvent, micros(e.DecidedAt), e.Decision, e.ShopID, e.ID); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = w.exec(ctx, w.updateDecision, merged.EventType, micros(merged.At), merged.Decision, d.ShopID, d.EventID)
+	return err
 }
 
-func (w *writer) delivery(d store.State) error {
-	made, err := w.exec(w.insertDelivery, stateArgs(d)...)
+func (w writer) delivery(ctx context.Context, d store.State) error {
+	made, err := w.exec(ctx, w.insertDelivery, stateArgs(d)...)
 	if err != nil || made {
 		return err
 	}
-	stored, err := scanState(w.readDelivery.QueryRowContext(w.ctx, d.ShopID, d.ID))
+	stored, err := scanState(w.readDelivery.QueryRowContext(ctx, d.ShopID, d.ID))
 	if err != nil {
 		return err
 	}
@@ -160,13 +154,13 @@ func (w *writer) delivery(d store.State) error {
 	if merged == stored {
 		return nil
 	}
-	_, err = w.exec(w.updateDelivery, append(stateArgs(merged)[3:], d.ShopID, d.ID)...)
+	_, err = w.exec(ctx, w.updateDelivery, append(stateArgs(merged)[3:], d.ShopID, d.ID)...)
 	return err
 }
 
 // exec says whether a row was made or changed.
-func (w *writer) exec(stmt *sql.Stmt, args ...any) (done bool, err error) {
-	result, err := stmt.ExecContext(w.ctx, args...)
+func (w writer) exec(ctx context.Context, stmt *sql.Stmt, args ...any) (done bool, err error) {
+	result, err := stmt.ExecContext(ctx, args...)
 	if err != nil {
 		return false, err
 	}

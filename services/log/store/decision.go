@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -13,39 +12,22 @@ import (
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-// StoredEvent is what an event's row holds already, without the data, which nobody needs in order to add to the row.
-type StoredEvent struct {
-	ShopID, ID string
-	Arrived    bool // the event itself is there
-	DecidedAt  time.Time
-	Decision   []byte
+// Merge adds another decision about the same event. There is usually one. There are two when subscription died after it
+// had told the bus of the first and before it had acked the event: webhooks may have changed meanwhile, and deliveries
+// of both are on their way. Both count, and the order in which they come does not.
+func (r DecisionRow) Merge(o DecisionRow) DecisionRow {
+	r.EventType = cmp.Or(r.EventType, o.EventType)
+	r.At = earlier(r.At, o.At)
+	if !bytes.Equal(r.Decision, o.Decision) {
+		r.Decision = mergeDecisions(r.Decision, o.Decision)
+	}
+	return r
 }
 
-// Onto makes r fit onto the row that is there: arrived says that the row lacks the event itself and r has it, decided
-// that r.Decision and r.DecidedAt are to be stored. With neither, the row stays as it is.
-func (r *EventRow) Onto(stored StoredEvent) (arrived, decided bool) {
-	arrived = !r.AcceptedAt.IsZero() && !stored.Arrived
-	decided = r.addDecision(stored.DecidedAt, stored.Decision)
-	return arrived, decided
-}
-
-// addDecision adds one that was known before to the row's own, and says whether the row's now says more than that.
-// There is usually one decision for an event. There are two when subscription died after it had told the bus of the
-// first and before it had acked the event: webhooks may have changed meanwhile, and deliveries of both are on their
-// way. Both count.
-func (r *EventRow) addDecision(at time.Time, decision []byte) (more bool) {
-	switch {
-	case r.DecidedAt.IsZero():
-		r.DecidedAt, r.Decision = at, decision
-		return false
-	case at.IsZero():
-		return true
-	}
-	if !bytes.Equal(r.Decision, decision) {
-		r.Decision = mergeDecisions(decision, r.Decision)
-	}
-	r.DecidedAt = earlier(r.DecidedAt, at)
-	return !r.DecidedAt.Equal(at) || !bytes.Equal(r.Decision, decision)
+// Equal says whether both are the same row.
+func (r DecisionRow) Equal(o DecisionRow) bool {
+	return r.ShopID == o.ShopID && r.EventID == o.EventID && r.EventType == o.EventType && r.At.Equal(o.At) &&
+		bytes.Equal(r.Decision, o.Decision)
 }
 
 func mergeDecisions(a, b []byte) []byte {

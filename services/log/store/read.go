@@ -9,13 +9,19 @@ import (
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-// NewEvent puts an event together from its rows. Attempts and changes must be in the order of their keys.
-func NewEvent(row EventRow, states []State, attempts []AttemptRow, changes []ChangeRow) *Event {
-	e := &Event{Event: row.proto(), DecidedAt: row.DecidedAt}
-	if row.DecidedAt.IsZero() {
-		return e
+// NewEvent puts an event together from its rows; event or decision is nil when it is not there. Attempts and changes
+// must be in the order of their keys.
+func NewEvent(event *EventRow, decision *DecisionRow, states []State, attempts []AttemptRow, changes []ChangeRow) *Event {
+	if decision == nil {
+		return &Event{Event: event.proto()}
 	}
-	e.Decision = decodeDecision(row.Decision)
+	e := &Event{
+		Event:    &shopbellv1.Event{ShopId: decision.ShopID, Id: decision.EventID, Type: decision.EventType},
+		Decision: decodeDecision(decision.Decision), DecidedAt: decision.At,
+	}
+	if event != nil {
+		e.Event = event.proto()
+	}
 	stateOf := make(map[string]State, len(states))
 	for _, s := range states {
 		stateOf[s.ID] = s
@@ -28,7 +34,7 @@ func NewEvent(row EventRow, states []State, attempts []AttemptRow, changes []Cha
 	for _, c := range changes {
 		changesOf[c.DeliveryID] = append(changesOf[c.DeliveryID], c)
 	}
-	for _, id := range DeliveryIDs(row.Decision) {
+	for _, id := range DeliveryIDs(decision.Decision) {
 		if s, ok := stateOf[id]; ok {
 			e.Deliveries = append(e.Deliveries, newDelivery(s, attemptsOf[id], changesOf[id]))
 		}
@@ -40,7 +46,7 @@ func NewEvent(row EventRow, states []State, attempts []AttemptRow, changes []Cha
 // in the order of their keys.
 func NewDelivery(state State, event *EventRow, attempts []AttemptRow, changes []ChangeRow) *Delivery {
 	d := newDelivery(state, attempts, changes)
-	if event != nil && !event.AcceptedAt.IsZero() {
+	if event != nil {
 		d.Event = event.proto()
 	}
 	d.Delivery.Body, d.BodyKnown = body(d.Attempts, d.Event)
@@ -80,13 +86,9 @@ func body(attempts []*busv1.AttemptMade, event *shopbellv1.Event) ([]byte, bool)
 }
 
 func (r *EventRow) proto() *shopbellv1.Event {
-	e := &shopbellv1.Event{
+	return &shopbellv1.Event{
 		ShopId: r.ShopID, Id: r.ID, Type: r.Type, Action: r.Action, OccurredAt: r.OccurredAt,
 		Environment: r.Environment, Key: r.Key, ContentType: r.ContentType, TraceId: r.Trace,
-		AcceptedAt: stamp(r.AcceptedAt),
+		AcceptedAt: stamp(r.AcceptedAt), Content: &shopbellv1.Event_Data{Data: r.Data},
 	}
-	if !r.AcceptedAt.IsZero() {
-		e.Content = &shopbellv1.Event_Data{Data: r.Data}
-	}
-	return e
 }

@@ -13,19 +13,26 @@ import (
 // meet in a database wait for each other in the same order.
 type Rows struct {
 	Events     []EventRow
+	Decisions  []DecisionRow
 	Deliveries []State
 	Attempts   []AttemptRow
 	Changes    []ChangeRow
 }
 
-// EventRow is an event, what was decided about it, or both.
+// EventRow is an event.
 type EventRow struct {
 	ShopID, ID, Type                                         string
 	Action, OccurredAt, Environment, Key, ContentType, Trace string
-	AcceptedAt                                               time.Time // zero: the event itself is not here
+	AcceptedAt                                               time.Time
 	Data                                                     []byte
-	DecidedAt                                                time.Time // zero: what was decided is not here
-	Decision                                                 []byte    // a busv1.Decision
+}
+
+// DecisionRow is what was decided about an event. It is not part of the event's row, because the two come separately,
+// and to change a row that holds a payload costs a database as much as to write it.
+type DecisionRow struct {
+	ShopID, EventID, EventType string
+	At                         time.Time
+	Decision                   []byte // a busv1.Decision
 }
 
 // AttemptRow is one attempt.
@@ -45,7 +52,8 @@ type ChangeRow struct {
 type key struct{ shopID, id string }
 
 type builder struct {
-	events     map[key]*EventRow
+	events     []EventRow
+	decisions  map[key]*DecisionRow
 	deliveries map[key]*State
 	attempts   []AttemptRow
 	changes    []ChangeRow
@@ -54,7 +62,8 @@ type builder struct {
 // Rows makes the batch's rows. Facts about one delivery are merged here, so that it is written once.
 func (b Batch) Rows() Rows {
 	m := builder{
-		events:     make(map[key]*EventRow, len(b.Events)+len(b.Records)),
+		events:     make([]EventRow, 0, len(b.Events)),
+		decisions:  make(map[key]*DecisionRow, len(b.Records)),
 		deliveries: make(map[key]*State, len(b.Records)),
 		attempts:   make([]AttemptRow, 0, len(b.Records)),
 	}
@@ -86,23 +95,24 @@ func (b Batch) Rows() Rows {
 }
 
 func (m *builder) event(e *shopbellv1.Event) {
-	row := m.eventRow(Key(e.GetShopId()), Key(e.GetId()))
-	if !row.AcceptedAt.IsZero() {
-		return // a repeat; the first one counts
-	}
-	row.Type, row.Action, row.OccurredAt = Key(e.GetType()), Text(e.GetAction()), Text(e.GetOccurredAt())
-	row.Environment, row.Key, row.ContentType = Text(e.GetEnvironment()), Text(e.GetKey()), Text(e.GetContentType())
-	row.Trace, row.AcceptedAt = Text(e.GetTraceId()), orTime(Time(e.GetAcceptedAt()), unknownTime)
-	row.Data = e.GetData()
+	m.events = append(m.events, EventRow{
+		ShopID: Key(e.GetShopId()), ID: Key(e.GetId()), Type: Key(e.GetType()), Action: Text(e.GetAction()),
+		OccurredAt: Text(e.GetOccurredAt()), Environment: Text(e.GetEnvironment()), Key: Text(e.GetKey()),
+		ContentType: Text(e.GetContentType()), Trace: Text(e.GetTraceId()),
+		AcceptedAt: orTime(Time(e.GetAcceptedAt()), unknownTime), Data: e.GetData(),
+	})
 }
 
 func (m *builder) decision(r *busv1.Record, d *busv1.Decision) {
 	at := orTime(Time(r.GetAt()), unknownTime)
-	row := m.eventRow(Key(r.GetShopId()), Key(r.GetEventId()))
-	row.Type = cmp.Or(row.Type, Key(r.GetEventType()))
-	before := *row
-	row.DecidedAt, row.Decision = at, blob(d)
-	row.addDecision(before.DecidedAt, before.Decision)
+	row := DecisionRow{
+		ShopID: Key(r.GetShopId()), EventID: Key(r.GetEventId()), EventType: Key(r.GetEventType()), At: at, Decision: blob(d),
+	}
+	k := key{row.ShopID, row.EventID}
+	if known := m.decisions[k]; known != nil {
+		row = known.Merge(row)
+	}
+	m.decisions[k] = &row
 	for _, c := range d.GetConsidered() {
 		if c.GetDeliveryId() == "" {
 			continue
@@ -147,15 +157,6 @@ func (m *builder) change(r *busv1.Record, c *busv1.StatusChange) {
 	})
 }
 
-func (m *builder) eventRow(shopID, id string) *EventRow {
-	row := m.events[key{shopID, id}]
-	if row == nil {
-		row = &EventRow{ShopID: shopID, ID: id}
-		m.events[key{shopID, id}] = row
-	}
-	return row
-}
-
 func (m *builder) merge(s State) {
 	k := key{s.ShopID, s.ID}
 	if known := m.deliveries[k]; known != nil {
@@ -167,31 +168,34 @@ func (m *builder) merge(s State) {
 
 func (m *builder) rows() Rows {
 	var r Rows
-	r.Events = make([]EventRow, 0, len(m.events))
-	for _, row := range m.events {
-		r.Events = append(r.Events, *row)
+	r.Events = sorted(m.events, func(a, b EventRow) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.ShopID, b.ShopID))
+	})
+	r.Decisions = make([]DecisionRow, 0, len(m.decisions))
+	for _, row := range m.decisions {
+		r.Decisions = append(r.Decisions, *row)
 	}
-	slices.SortFunc(r.Events, func(a, b EventRow) int {
-		return cmp.Or(cmp.Compare(a.ShopID, b.ShopID), cmp.Compare(a.ID, b.ID))
+	r.Decisions = sorted(r.Decisions, func(a, b DecisionRow) int {
+		return cmp.Or(cmp.Compare(a.EventID, b.EventID), cmp.Compare(a.ShopID, b.ShopID))
 	})
 	r.Deliveries = make([]State, 0, len(m.deliveries))
 	for _, row := range m.deliveries {
 		r.Deliveries = append(r.Deliveries, *row)
 	}
-	slices.SortFunc(r.Deliveries, func(a, b State) int {
-		return cmp.Or(cmp.Compare(a.ShopID, b.ShopID), cmp.Compare(a.ID, b.ID))
+	r.Deliveries = sorted(r.Deliveries, func(a, b State) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.ShopID, b.ShopID))
 	})
 	r.Attempts = sorted(m.attempts, func(a, b AttemptRow) int {
-		return cmp.Or(cmp.Compare(a.ShopID, b.ShopID), cmp.Compare(a.DeliveryID, b.DeliveryID),
-			cmp.Compare(a.Number, b.Number), a.StartedAt.Compare(b.StartedAt))
+		return cmp.Or(cmp.Compare(a.DeliveryID, b.DeliveryID), cmp.Compare(a.Number, b.Number),
+			a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ShopID, b.ShopID))
 	})
 	r.Changes = sorted(m.changes, func(a, b ChangeRow) int {
-		return cmp.Or(cmp.Compare(a.ShopID, b.ShopID), cmp.Compare(a.DeliveryID, b.DeliveryID), a.Change.compare(b.Change))
+		return cmp.Or(cmp.Compare(a.DeliveryID, b.DeliveryID), a.Change.compare(b.Change), cmp.Compare(a.ShopID, b.ShopID))
 	})
 	return r
 }
 
-// sorted sorts rows and drops repeats.
+// sorted puts rows in the order of their keys and drops repeats; the first one counts.
 func sorted[T any](rows []T, compare func(a, b T) int) []T {
 	slices.SortStableFunc(rows, compare)
 	return slices.CompactFunc(rows, func(a, b T) bool { return compare(a, b) == 0 })

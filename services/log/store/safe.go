@@ -54,15 +54,16 @@ func Time(ts *timestamppb.Timestamp) time.Time {
 	return ts.AsTime().Truncate(time.Microsecond)
 }
 
-// blob makes bytes of a message, even if a text in it is not UTF-8, which protobuf refuses.
+// blob makes bytes of a message, even if a text in it is not UTF-8, which protobuf refuses. It is never nil, which a
+// database would take for null.
 func blob(m proto.Message) []byte {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err == nil {
-		return b
+	options := proto.MarshalOptions{Deterministic: true}
+	b, err := options.MarshalAppend([]byte{}, m)
+	if err != nil {
+		m = proto.Clone(m)
+		repair(m.ProtoReflect())
+		b, _ = options.MarshalAppend([]byte{}, m) // with all texts repaired, nothing is left to fail
 	}
-	m = proto.Clone(m)
-	repair(m.ProtoReflect())
-	b, _ = proto.MarshalOptions{Deterministic: true}.Marshal(m) // with all texts repaired, nothing is left to fail
 	return b
 }
 

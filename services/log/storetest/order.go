@@ -184,10 +184,10 @@ func writersAtOnce(t *testing.T, s bundle) {
 			for step, batch := range story("shop", eventID(i), deliveryID(2*i)) {
 				steps[step] = joined(steps[step], batch)
 			}
-			for n, webhookID := range []string{"wh_2", "wh_3"} {
-				r := decision("shop", eventID(i), time.Second, matched(webhookID, deliveryID(2*i+1)))
-				steps[5+n].Records = append(steps[5+n].Records, r)
-			}
+			steps[5].Records = append(steps[5].Records,
+				decision("shop", eventID(i), time.Second, matched("wh_2", deliveryID(2*i+1))))
+			steps[6].Records = append(steps[6].Records,
+				decision("shop", eventID(i), time.Second, matched("wh_3", deliveryID(2*i+1))))
 		}
 		if round%2 == 0 {
 			s.write(steps[1])
@@ -215,6 +215,8 @@ func writersAtOnce(t *testing.T, s bundle) {
 func leavesOddRecordsOut(t *testing.T, s bundle) {
 	noAttempt := record("shop", "evt", time.Minute)
 	noAttempt.What = &busv1.Record_Attempt{Attempt: &busv1.AttemptMade{DeliveryId: deliveryID(2), Status: "delivered"}}
+	noDecision := record("shop", "evt_none", time.Minute)
+	noDecision.What = &busv1.Record_Decision{}
 	noTime := proto.CloneOf(made("shop", "evt", "wh_1", deliveryID(3), 1, time.Second, "delivered", 200))
 	noTime.At, noTime.GetAttempt().MatchedAt, noTime.GetAttempt().Attempt.StartedAt = nil, nil, nil
 	farOff := proto.CloneOf(made("shop", "evt", "wh_1", deliveryID(4), 1, time.Second, "delivered", 200))
@@ -224,7 +226,7 @@ func leavesOddRecordsOut(t *testing.T, s bundle) {
 		Records: []*busv1.Record{
 			nil,
 			{},
-			record("shop", "evt", 0), noAttempt, noTime, farOff,
+			record("shop", "evt", 0), noAttempt, noDecision, noTime, farOff,
 			decision("", "evt", 0, matched("wh_1", deliveryID(9))),
 			decision("shop", "", 0, matched("wh_1", deliveryID(9))),
 			made("shop", "evt", "wh_1", "", 1, 0, "delivered", 200),

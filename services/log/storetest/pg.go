@@ -102,7 +102,7 @@ func startCluster(bin string) (*postgres, error) {
 		}
 	}
 	command := func(name string, args ...string) *exec.Cmd {
-		cmd := exec.Command(name, args...) //nolint:noctx // it lives as long as the test binary
+		cmd := exec.Command(name, args...) //nolint:noctx,gosec // it lives as long as the test binary; the programs are PostgreSQL's
 		cmd.Dir = dir
 		// A session of its own: Ctrl-C reaches the tests, and the supervisor cleans up after them.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Setsid: true}
@@ -167,7 +167,7 @@ func (c *postgres) exec(statement string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }() // the answer is there by then
 	_, err = conn.Exec(ctx, statement)
 	return err
 }

@@ -2,7 +2,6 @@
 
 -- +goose Up
 
--- One row for an event, whichever comes first: the event itself or what was decided about it.
 CREATE TABLE events (
     shop_id      text COLLATE "C" NOT NULL,
     id           text COLLATE "C" NOT NULL,
@@ -13,11 +12,20 @@ CREATE TABLE events (
     key          text NOT NULL,
     content_type text NOT NULL,
     trace_id     text NOT NULL,
-    accepted_at  timestamptz, -- null: the event itself is not here
-    decided_at   timestamptz, -- null: what was decided is not here
-    decision     bytea,       -- a shopbell.bus.v1.Decision; it names the event's deliveries
-    data         bytea,       -- the payload, byte for byte
+    accepted_at  timestamptz NOT NULL,
+    data         bytea, -- the payload, byte for byte
     PRIMARY KEY (id, shop_id)
+);
+
+-- What was decided about events. Not in their rows: the two come separately, and to change a row that holds a payload
+-- costs as much as to write it.
+CREATE TABLE decisions (
+    shop_id    text COLLATE "C" NOT NULL,
+    event_id   text COLLATE "C" NOT NULL,
+    event_type text NOT NULL,
+    at         timestamptz NOT NULL,
+    decision   bytea NOT NULL, -- a shopbell.bus.v1.Decision; it names the event's deliveries
+    PRIMARY KEY (event_id, shop_id)
 );
 
 -- One row for a delivery: the last attempt, the last change without an attempt, and the status they amount to.

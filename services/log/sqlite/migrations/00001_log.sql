@@ -6,8 +6,7 @@
 
 -- +goose Up
 
--- One row for an event, whichever comes first: the event itself or what was decided about it.
--- With its row id: payloads are large, and SQLite keeps little of a large row in the tree of a primary key.
+-- With a row id: payloads are large, and SQLite keeps little of a large row in the tree of a primary key.
 CREATE TABLE events (
     shop_id      TEXT NOT NULL,
     id           TEXT NOT NULL,
@@ -18,12 +17,21 @@ CREATE TABLE events (
     key          TEXT NOT NULL,
     content_type TEXT NOT NULL,
     trace_id     TEXT NOT NULL,
-    accepted_at  INTEGER,       -- null: the event itself is not here
-    decided_at   INTEGER,       -- null: what was decided is not here
-    decision     BLOB,          -- a shopbell.bus.v1.Decision; it names the event's deliveries
-    data         BLOB,          -- the payload, byte for byte
+    accepted_at  INTEGER NOT NULL,
+    data         BLOB, -- the payload, byte for byte
     PRIMARY KEY (id, shop_id)
 ) STRICT;
+
+-- What was decided about events. Not in their rows: the two come separately, and to change a row that holds a payload
+-- costs as much as to write it.
+CREATE TABLE decisions (
+    shop_id    TEXT NOT NULL,
+    event_id   TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    at         INTEGER NOT NULL,
+    decision   BLOB NOT NULL, -- a shopbell.bus.v1.Decision; it names the event's deliveries
+    PRIMARY KEY (event_id, shop_id)
+) STRICT, WITHOUT ROWID;
 
 -- One row for a delivery: the last attempt, the last change without an attempt, and the status they amount to.
 CREATE TABLE deliveries (
