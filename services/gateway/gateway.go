@@ -99,9 +99,13 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	}
 	env.HTTP.Handle("/v1/", traced(mux))
 	env.HTTP.Handle("POST /v1/shops/{shop_id}/events:explain", traced(http.HandlerFunc(g.explain)))
+	document, err := openapi.Document()
+	if err != nil {
+		return nil, err
+	}
 	env.HTTP.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(openapi.Document)
+		w.Header().Set("Content-Type", event.JSON)
+		_, _ = w.Write(document)
 	})
 	env.HTTP.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		env.Fail(w, r, fault.New(fault.NotFound, "there is nothing at %s; the API is described at /v1/openapi.json", r.URL.Path))
@@ -149,7 +153,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 
 func (g *Gateway) noRoute(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, status int) {
 	if status == http.StatusMethodNotAllowed {
-		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Type", event.JSON)
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, `{"code":12,"message":"`+r.Method+` is not done at this address; see /v1/openapi.json"}`+"\n")
 		return
@@ -193,6 +197,6 @@ func (g *Gateway) explain(w http.ResponseWriter, r *http.Request) {
 		g.env.Fail(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", event.JSON)
 	_, _ = w.Write(text)
 }
