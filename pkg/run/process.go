@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"strings"
 	"syscall"
@@ -52,6 +53,8 @@ type Common struct {
 	LogFormat string `yaml:"log_format"`
 	// LogLevel is "debug", "info", "warn" or "error".
 	LogLevel slog.Level `yaml:"log_level"`
+	// Pprof is an address where the Go profiler answers (/debug/pprof/), without keys. Empty: nowhere.
+	Pprof string `yaml:"pprof"`
 	// StopTimeout bounds how long each room may take to finish what it has begun.
 	StopTimeout time.Duration `yaml:"stop_timeout"`
 }
@@ -197,6 +200,13 @@ func (p *Process) Run(ctx context.Context) (err error) {
 	})
 	healthv1.RegisterHealthServer(grpcServer, grpcHealth)
 	reflection.Register(grpcServer)
+	if p.Common.Pprof != "" {
+		l, err := listen(ctx, p.Common.Pprof, "pprof")
+		if err != nil {
+			return err
+		}
+		links = append(links, Named{"pprof", &httpService{l, profiler()}})
+	}
 	// The doors open last and close first: a request that was let in finds every room at work until it is answered.
 	links = append(links,
 		Named{"grpc", &grpcService{grpcServer, []net.Listener{grpcListener, inside}}},
@@ -246,6 +256,15 @@ func (p *Process) handler(env *Env, tel *telemetry.Telemetry, status *Health, ke
 	mux.Handle("GET /metrics", promhttp.HandlerFor(tel.Metrics, promhttp.HandlerOpts{}))
 	mux.Handle("/v1/", rpc.RequireKey(keys, p.Log, env.HTTP))
 	mux.Handle("/", env.HTTP)
+	return mux
+}
+
+// profiler is Go's, on a mux of its own.
+func profiler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
 }
 

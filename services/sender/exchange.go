@@ -44,8 +44,9 @@ type exchange struct {
 const maxResponseHeaders = 64 << 10
 
 // newClient makes the one client that all exchanges share: no redirects, every address guarded when it is dialled, every
-// answer bounded. An exchange's time is bounded by its context.
-func newClient(guard *address.Guard) *http.Client {
+// answer bounded. An exchange's time is bounded by its context. Up to inFlight connections to one host are kept for the
+// next exchange: fewer, and a burst to one host would dial anew for most of them.
+func newClient(guard *address.Guard, inFlight int) *http.Client {
 	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: guard.Control()}
 	return &http.Client{
 		Transport: &http.Transport{
@@ -54,10 +55,9 @@ func newClient(guard *address.Guard) *http.Client {
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    30 * time.Second,
 			MaxIdleConns:           10_000,
-			MaxIdleConnsPerHost:    64,
+			MaxIdleConnsPerHost:    inFlight,
 			IdleConnTimeout:        90 * time.Second,
 			MaxResponseHeaderBytes: maxResponseHeaders,
-			WriteBufferSize:        16 << 10,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

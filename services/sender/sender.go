@@ -11,7 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"shopbell.dev/pkg/address"
 	"shopbell.dev/pkg/bus"
@@ -63,8 +62,7 @@ type Sender struct {
 	client   *http.Client
 	agent    string // what we call ourselves to receivers
 
-	slots *semaphore.Weighted // bounds the exchanges under way
-	busy  working
+	busy working
 
 	attempts *prometheus.CounterVec
 	latency  prometheus.Histogram
@@ -82,8 +80,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	}
 	s := &Sender{
 		cfg: cfg, env: env, webhooks: webhooks, agent: "Shopbell/" + env.Version,
-		client: newClient(address.NewGuard(env.AllowPrivateAddresses)),
-		slots:  semaphore.NewWeighted(int64(cfg.MaxInFlight)),
+		client: newClient(address.NewGuard(env.AllowPrivateAddresses), cfg.MaxInFlight),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shopbell_attempts_total", Help: "Attempts, by what was decided (delivered, retrying, failed, held) and, if they failed, by why.",
 		}, []string{"verdict", "error_class"}),
@@ -131,15 +128,21 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	case err := <-gone:
 		return err
 	}
-	err := s.env.Bus.Consume(work, contract.Sender, ahead, func(m bus.Message) {
-		if s.slots.Acquire(hard, 1) != nil {
-			return // interrupted; the message comes again
-		}
+	jobs := make(chan bus.Message)
+	for range s.cfg.MaxInFlight {
 		under.Go(func() {
-			defer s.slots.Release(1)
-			s.handle(hard, m)
+			for m := range jobs {
+				s.handle(hard, m)
+			}
 		})
+	}
+	err := s.env.Bus.Consume(work, contract.Sender, ahead, func(m bus.Message) {
+		select {
+		case jobs <- m:
+		case <-hard.Done(): // interrupted; the message comes again
+		}
 	})
+	close(jobs)
 	finished := make(chan struct{})
 	go func() { under.Wait(); close(finished) }()
 	select {
