@@ -59,34 +59,45 @@ type Batching struct {
 // Handle may Term a message that can never be handled.
 func (b *Bus) Batches(ctx context.Context, consumer string, how Batching, handle func(context.Context, []Message) error) error {
 	queue := make(chan Message, how.Size) // what one worker may take next while all are at work
+	ended := make(chan struct{})          // nothing is put into the queue any more
 	var wg sync.WaitGroup
 	for range how.Workers {
 		wg.Go(func() {
-			for first := range queue {
-				batch := gather(ctx, first, queue, how)
+			for {
+				batch := gather(queue, ended, how)
+				if len(batch) == 0 {
+					return
+				}
 				b.settle(ctx, consumer, batch, handle(context.WithoutCancel(ctx), batch))
 			}
 		})
 	}
-	err := b.Consume(ctx, consumer, 2*how.Size, func(m Message) { queue <- m })
-	close(queue)
+	err := b.Consume(ctx, consumer, 2*how.Size, func(m Message) {
+		select {
+		case queue <- m:
+		case <-ended: // draining took too long; the message comes again
+		}
+	})
+	close(ended)
 	wg.Wait()
 	return err
 }
 
-// gather makes a batch of a first message and of those that come within the linger.
-func gather(ctx context.Context, first Message, queue <-chan Message, how Batching) []Message {
-	batch := []Message{first}
+// gather waits for a message and makes a batch of it and of those that come within the linger. When the queue has ended
+// it takes what is left; an empty batch is the end.
+func gather(queue <-chan Message, ended <-chan struct{}, how Batching) (batch []Message) {
+	select {
+	case m := <-queue:
+		batch = append(batch, m)
+	case <-ended:
+	}
 	var over <-chan time.Time
-	if how.Linger > 0 {
+	if how.Linger > 0 && len(batch) > 0 {
 		over = time.After(how.Linger)
 	}
 	for len(batch) < how.Size {
 		select {
-		case m, ok := <-queue:
-			if !ok {
-				return batch
-			}
+		case m := <-queue:
 			batch = append(batch, m)
 			continue
 		default:
@@ -95,14 +106,11 @@ func gather(ctx context.Context, first Message, queue <-chan Message, how Batchi
 			return batch
 		}
 		select {
-		case m, ok := <-queue:
-			if !ok {
-				return batch
-			}
+		case m := <-queue:
 			batch = append(batch, m)
 		case <-over:
 			over = nil
-		case <-ctx.Done():
+		case <-ended:
 			over = nil
 		}
 	}

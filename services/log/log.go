@@ -36,7 +36,7 @@ type Config struct {
 
 // Defaults suit one machine.
 func Defaults() Config {
-	return Config{Store: "sqlite:data/log.db", Batch: 1000, Linger: 50 * time.Millisecond}
+	return Config{Store: "sqlite:data/log.db", Batch: 1000, Linger: 100 * time.Millisecond}
 }
 
 // Validate says what is wrong with the settings.

@@ -128,21 +128,27 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	case err := <-gone:
 		return err
 	}
-	jobs := make(chan bus.Message)
+	jobs, idle := make(chan bus.Message), make(chan struct{})
 	for range s.cfg.MaxInFlight {
 		under.Go(func() {
-			for m := range jobs {
-				s.handle(hard, m)
+			for {
+				select {
+				case m := <-jobs:
+					s.handle(hard, m)
+				case <-idle:
+					return
+				}
 			}
 		})
 	}
 	err := s.env.Bus.Consume(work, contract.Sender, ahead, func(m bus.Message) {
 		select {
 		case jobs <- m:
-		case <-hard.Done(): // interrupted; the message comes again
+		case <-work.Done(): // not begun: another sender may have it at once
+			_ = m.Nak()
 		}
 	})
-	close(jobs)
+	close(idle)
 	finished := make(chan struct{})
 	go func() { under.Wait(); close(finished) }()
 	select {

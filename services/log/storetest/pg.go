@@ -70,7 +70,7 @@ const supervise = `
 "$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=200 -c shared_buffers=64MB \
 	-c fsync=off -c full_page_writes=off -c synchronous_commit=off >"$2/log" 2>&1 </dev/null &
 cat >/dev/null
-kill -INT $!
+kill -QUIT $!
 wait $!
 rm -rf "$2"`
 
