@@ -3,8 +3,10 @@ package bus
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 )
 
 // Entry is a value of a bucket, or its removal.
@@ -39,4 +41,22 @@ func (b *Bus) Watch(ctx context.Context, bucket string, put func(Entry), filled 
 			}
 		}
 	}
+}
+
+// Together runs watches side by side until ctx ends or one of them fails, and calls filled once all of them have called
+// theirs.
+func Together(ctx context.Context, filled func(), watches ...func(ctx context.Context, filled func()) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	var missing atomic.Int64
+	missing.Store(int64(len(watches)))
+	for _, watch := range watches {
+		group.Go(func() error {
+			return watch(ctx, func() {
+				if missing.Add(-1) == 0 {
+					filled()
+				}
+			})
+		})
+	}
+	return group.Wait()
 }

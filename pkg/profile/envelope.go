@@ -21,7 +21,7 @@ type Envelope struct {
 type part struct{ literal, place string }
 
 // places are what an envelope may be filled with.
-var places = []string{"id", "type", "action", "occurred_at", "shop_id", "environment", "data"}
+var places = []string{"id", "type", "action", "occurred_at", "shop_id", "webshop_id", "environment", "data"}
 
 // UnmarshalText reads an envelope.
 func (e *Envelope) UnmarshalText(text []byte) error {
@@ -78,8 +78,8 @@ func (e *Envelope) UnmarshalText(text []byte) error {
 // String is the envelope as it was written.
 func (e Envelope) String() string { return e.text }
 
-// Around gives what the body has before and after the data, each place filled with what value gives for it.
-func (e Envelope) Around(value func(place string) string) (before, after []byte) {
+// around gives what the body has before and after the data, each place filled with the JSON that value gives for it.
+func (e Envelope) around(value func(place string) string) (before, after []byte) {
 	fill := func(parts []part) []byte {
 		var out []byte
 		for _, p := range parts {
@@ -87,25 +87,31 @@ func (e Envelope) Around(value func(place string) string) (before, after []byte)
 				out = append(out, p.literal...)
 				continue
 			}
-			out = appendJSON(out, value(p.place))
+			out = append(out, value(p.place)...)
 		}
 		return out
 	}
 	return fill(e.before), fill(e.after)
 }
 
-// appendJSON appends a string as JSON. Most are plain and need no escaping.
-func appendJSON(out []byte, s string) []byte {
+// Quote gives a string as JSON. Most are plain and need no escaping.
+func Quote(s string) string {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
 			quoted, err := json.Marshal(s)
 			if err != nil {
-				quoted = []byte(`""`) // a string is never refused
+				return `""` // a string is never refused
 			}
-			return append(out, quoted...)
+			return string(quoted)
 		}
 	}
-	out = append(out, '"')
-	out = append(out, s...)
-	return append(out, '"')
+	return `"` + s + `"`
+}
+
+// HeaderValue is a header's value: text, in which {type} stands for the event's type.
+type HeaderValue string
+
+// For gives the value for an event type.
+func (v HeaderValue) For(eventType string) string {
+	return strings.ReplaceAll(string(v), "{type}", eventType)
 }

@@ -27,13 +27,19 @@ var presets embed.FS
 
 // Profile is a named preset.
 type Profile struct {
-	Name        string   `yaml:"name"`
-	Description string   `yaml:"description"`
-	OpenCatalog bool     `yaml:"open_catalog"`
-	Envelope    Envelope `yaml:"envelope"`
-	Signatures  []Scheme `yaml:"signatures"`
-	Policy      Policy   `yaml:"policy"`
-	Events      []Event  `yaml:"events"`
+	Name        string `yaml:"name"`
+	Description string `yaml:"description"`
+	// OpenCatalog lets events be published and subscribed to that Events does not name.
+	OpenCatalog bool `yaml:"open_catalog"`
+	// Envelope is what is written around data that is JSON.
+	Envelope Envelope `yaml:"envelope"`
+	// ContentType of an enveloped body. Empty: application/json.
+	ContentType string `yaml:"content_type"`
+	// Headers are sent with every request, by name.
+	Headers    map[string]HeaderValue `yaml:"headers"`
+	Signatures []Signature            `yaml:"signatures"`
+	Policy     Policy                 `yaml:"policy"`
+	Events     []Event                `yaml:"events"`
 }
 
 // Event is an event type that a profile knows.
@@ -42,16 +48,40 @@ type Event struct {
 	Group       string `yaml:"group"`
 	DisplayName string `yaml:"display_name"`
 	Description string `yaml:"description"`
-	Sample      string `yaml:"sample"` // JSON
+	// Action stands for the action of an event that names none.
+	Action string `yaml:"action"`
+	// Envelope of this type in place of the profile's.
+	Envelope *Envelope `yaml:"envelope"`
+	// EnvelopedBy names the member by which data is known that is in its envelope already: it goes out as it is.
+	EnvelopedBy string `yaml:"enveloped_by"`
+	// TestOnly types are sent by test sends alone: nobody publishes or subscribes to them.
+	TestOnly bool `yaml:"test_only"`
+	// Optional types are not the platform's own, but offered beside them.
+	Optional bool   `yaml:"optional"`
+	Sample   string `yaml:"sample"` // JSON
+}
+
+// Signature is one way in which a body is signed. A profile may have several at once.
+type Signature struct {
+	Scheme Scheme `yaml:"scheme"`
+	// Header that holds the signature, for schemes that do not say so themselves.
+	Header string `yaml:"header"`
+	// Prefix of the signature in that header.
+	Prefix string `yaml:"prefix"`
 }
 
 // Scheme is a way to sign.
 type Scheme string
 
-// StandardWebhooks signs with HMAC-SHA256 over id, timestamp and body, in three headers.
-const StandardWebhooks Scheme = "standard-webhooks"
+// The schemes.
+const (
+	// StandardWebhooks signs with HMAC-SHA256 over id, timestamp and body, in three headers of its own.
+	StandardWebhooks Scheme = "standard-webhooks"
+	// HMACSHA256Hex signs with HMAC-SHA256 over the body alone, in lower-case hex (SHOPS.md S1.19).
+	HMACSHA256Hex Scheme = "hmac-sha256-hex"
+)
 
-var schemes = []string{string(StandardWebhooks)}
+var schemes = []string{string(StandardWebhooks), string(HMACSHA256Hex)}
 
 // UnmarshalText reads a scheme's name.
 func (s *Scheme) UnmarshalText(text []byte) error {
@@ -118,6 +148,14 @@ func parse(text []byte) (*Profile, error) {
 			bad.Add(fmt.Sprintf("events[%d].sample", i), "the sample of %q is not JSON", e.Name)
 		}
 	}
+	for i, sig := range p.Signatures {
+		switch {
+		case sig.Scheme == "":
+			bad.Add(fmt.Sprintf("signatures[%d].scheme", i), "it is missing; there are %s", strings.Join(schemes, ", "))
+		case sig.Scheme != StandardWebhooks && sig.Header == "":
+			bad.Add(fmt.Sprintf("signatures[%d].header", i), "it is missing; %s does not say which header holds the signature", sig.Scheme)
+		}
+	}
 	bad.Include("policy.", p.Policy.validate())
 	return p, bad.Err()
 }
@@ -136,12 +174,18 @@ func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.byName)) }
 
 // CheckType says what is wrong with an event type in a shop of this profile.
 func (p *Profile) CheckType(eventType string) error {
-	if p.OpenCatalog || p.Event(eventType) != nil {
+	e := p.Event(eventType)
+	if e != nil && e.TestOnly {
+		return fault.Field("type", "%q is for test sends alone (POST …/webhooks/{webhook_id}:test)", eventType)
+	}
+	if p.OpenCatalog || e != nil {
 		return nil
 	}
 	var known []string
 	for _, e := range p.Events {
-		known = append(known, e.Name)
+		if !e.TestOnly {
+			known = append(known, e.Name)
+		}
 	}
 	return fault.Field("type", "profile %s does not know %q%s", p.Name, eventType, fault.DidYouMean(eventType, known))
 }
@@ -154,6 +198,39 @@ func (p *Profile) Event(name string) *Event {
 		}
 	}
 	return nil
+}
+
+// Around gives what a body has before and after the data of an event, and whether it is in an envelope at all. Data
+// must be JSON; value gives what stands for a place of the envelope, as JSON.
+func (p *Profile) Around(eventType string, data []byte, value func(place string) string) (before, after []byte, enveloped bool) {
+	envelope := &p.Envelope
+	if e := p.Event(eventType); e != nil {
+		if e.Envelope != nil {
+			envelope = e.Envelope
+		}
+		if e.EnvelopedBy != "" && hasOnly(data, e.EnvelopedBy) {
+			return nil, nil, true
+		}
+	}
+	if envelope.text == "" {
+		return nil, nil, false
+	}
+	before, after = envelope.around(value)
+	return before, after, true
+}
+
+// hasOnly says whether data is a JSON object whose one member has this name.
+func hasOnly(data []byte, name string) bool {
+	var object map[string]json.RawMessage
+	return json.Unmarshal(data, &object) == nil && len(object) == 1 && object[name] != nil
+}
+
+// Action is the action of an event: its own, or its type's.
+func (p *Profile) Action(eventType, own string) string {
+	if e := p.Event(eventType); own == "" && e != nil {
+		return e.Action
+	}
+	return own
 }
 
 // Sample is realistic data of an event type, JSON. Of a type that the profile does not know it is a small object.
@@ -171,7 +248,7 @@ func (p *Profile) Proto() *shopbellv1.Profile {
 		Policy: p.Policy.Proto(),
 	}
 	for _, s := range p.Signatures {
-		out.Signatures = append(out.Signatures, string(s))
+		out.Signatures = append(out.Signatures, string(s.Scheme))
 	}
 	for _, e := range p.Events {
 		out.Events = append(out.Events, &shopbellv1.ProfileEvent{

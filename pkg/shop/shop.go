@@ -47,19 +47,24 @@ func NewDirectory(defaults Defaults, profiles *profile.Set, log *slog.Logger) (*
 	return &Directory{defaults: defaults, profiles: profiles, log: log, byID: map[string]*shopbellv1.Shop{}}, nil
 }
 
-// Follow keeps the directory until ctx ends; filled is called when it knows every shop.
-func (d *Directory) Follow(ctx context.Context, b *bus.Bus, filled func()) error {
-	return b.Watch(ctx, contract.Shops, func(entry bus.Entry) {
-		id := contract.ParseShopKey(entry.Key())
-		state := &busv1.ShopState{}
-		if err := proto.Unmarshal(entry.Value(), state); err != nil {
-			d.log.ErrorContext(ctx, "shop cannot be read", slog.String("shop_id", id), slog.Any("error", err))
-			return
-		}
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.byID[id] = state.Shop
-	}, filled)
+// Follow is a watch (see bus.Together) that keeps the directory until ctx ends; filled is called when it knows every
+// shop.
+func (d *Directory) Follow(b *bus.Bus) func(ctx context.Context, filled func()) error {
+	return func(ctx context.Context, filled func()) error {
+		return b.Watch(ctx, contract.Shops, func(entry bus.Entry) { d.put(ctx, entry) }, filled)
+	}
+}
+
+func (d *Directory) put(ctx context.Context, entry bus.Entry) {
+	id := contract.ParseShopKey(entry.Key())
+	state := &busv1.ShopState{}
+	if err := proto.Unmarshal(entry.Value(), state); err != nil {
+		d.log.ErrorContext(ctx, "shop cannot be read", slog.String("shop_id", id), slog.Any("error", err))
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byID[id] = state.Shop
 }
 
 // Get gives a shop's settings, with the defaults for those that it has not set. It may be changed by the caller.

@@ -16,7 +16,7 @@ import (
 func TestStandard_IsAcceptedByTheStandardWebhooksLibrary(t *testing.T) {
 	for _, body := range []string{`{"total":549.50}`, "", "Hajdú-Bihar \\/ <&>", "\x00\xff binary"} {
 		first, second := signature.NewSecret(), signature.NewSecret()
-		keys := [][]byte{key(t, first), key(t, second)}
+		keys := []signature.Secret{parse(t, first), parse(t, second)}
 		now := time.Now()
 		value := signature.Standard(keys, "dlv_1", now, []byte(body))
 		for _, secret := range []string{first, second} {
@@ -39,7 +39,7 @@ func TestVerifyStandard_RefusesWhatWasChanged(t *testing.T) {
 	secret := signature.NewSecret()
 	now := time.Now()
 	stamp := strconv.FormatInt(now.Unix(), 10)
-	good := signature.Standard([][]byte{key(t, secret)}, "dlv_1", now, []byte("body"))
+	good := signature.Standard([]signature.Secret{parse(t, secret)}, "dlv_1", now, []byte("body"))
 	for _, row := range []struct {
 		name, id, stamp, signatures, body string
 		now                               time.Time
@@ -61,10 +61,10 @@ func TestVerifyStandard_RefusesWhatWasChanged(t *testing.T) {
 	}
 }
 
-func TestKey_RefusesWhatCannotSign(t *testing.T) {
+func TestParseSecret_RefusesWhatCannotSign(t *testing.T) {
 	for _, secret := range []string{"", "short", "whsec_", "whsec_AAAA", "whsec_not base64!", strings.Repeat("x", 129)} {
-		if _, err := signature.Key(secret); err == nil {
-			t.Errorf("Key(%q): no error", secret)
+		if _, err := signature.ParseSecret(secret); err == nil {
+			t.Errorf("ParseSecret(%q): no error", secret)
 		}
 	}
 }
@@ -78,11 +78,11 @@ func FuzzVerifyStandard(f *testing.F) {
 	})
 }
 
-func key(t *testing.T, secret string) []byte {
+func parse(t *testing.T, text string) signature.Secret {
 	t.Helper()
-	k, err := signature.Key(secret)
+	s, err := signature.ParseSecret(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k
+	return s
 }

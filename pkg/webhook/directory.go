@@ -50,9 +50,12 @@ func Open(ctx context.Context, b *bus.Bus, profiles *profile.Set, log *slog.Logg
 	return &Directory{profiles: profiles, log: log, bucket: bucket, byShop: map[string]*shelf{}}, nil
 }
 
-// Follow keeps the directory until ctx ends; filled is called when it knows every webhook.
-func (d *Directory) Follow(ctx context.Context, b *bus.Bus, filled func()) error {
-	return b.Watch(ctx, contract.Webhooks, func(entry bus.Entry) { d.put(ctx, entry) }, filled)
+// Follow is a watch (see bus.Together) that keeps the directory until ctx ends; filled is called when it knows every
+// webhook.
+func (d *Directory) Follow(b *bus.Bus) func(ctx context.Context, filled func()) error {
+	return func(ctx context.Context, filled func()) error {
+		return b.Watch(ctx, contract.Webhooks, func(entry bus.Entry) { d.put(ctx, entry) }, filled)
+	}
 }
 
 func (d *Directory) put(ctx context.Context, entry bus.Entry) {

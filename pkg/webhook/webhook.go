@@ -38,7 +38,7 @@ type Webhook struct {
 }
 
 type key struct {
-	bytes   []byte
+	signature.Secret
 	expires time.Time // zero: never
 }
 
@@ -63,11 +63,11 @@ func (w *Webhook) work(profiles *profile.Set) error {
 		return err
 	}
 	for i, s := range w.Secrets {
-		bytes, err := signature.Key(s.Value)
+		secret, err := signature.ParseSecret(s.Value)
 		if err != nil {
 			return fmt.Errorf("secret %d: %w", i+1, err)
 		}
-		k := key{bytes: bytes}
+		k := key{Secret: secret}
 		if s.ExpiresAt != nil {
 			k.expires = s.ExpiresAt.AsTime()
 		}
@@ -76,15 +76,15 @@ func (w *Webhook) work(profiles *profile.Set) error {
 	return nil
 }
 
-// Keys are the secrets that sign at this time, the newest first.
-func (w *Webhook) Keys(now time.Time) [][]byte {
-	keys := make([][]byte, 0, len(w.keys))
+// Signing are the secrets that sign at this time, the newest first.
+func (w *Webhook) Signing(now time.Time) []signature.Secret {
+	secrets := make([]signature.Secret, 0, len(w.keys))
 	for _, k := range w.keys {
 		if k.expires.IsZero() || now.Before(k.expires) {
-			keys = append(keys, k.bytes)
+			secrets = append(secrets, k.Secret)
 		}
 	}
-	return keys
+	return secrets
 }
 
 // Off says why nothing is sent to the webhook now, or nothing.

@@ -89,7 +89,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 
 // Run follows the shops' settings until ctx ends.
 func (in *Ingest) Run(ctx context.Context, ready func()) error {
-	return in.shops.Follow(ctx, in.env.Bus, ready)
+	return in.shops.Follow(in.env.Bus)(ctx, ready)
 }
 
 // The answers for an event.

@@ -86,7 +86,7 @@ func (s *Sender) webhook(ctx context.Context, d *contract.Delivery) (*webhook.We
 func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Delivery, w *webhook.Webhook) error {
 	ctx, tracing := s.env.Tracer.Start(ctx, "attempt", trace.WithSpanKind(trace.SpanKindClient))
 	defer tracing.End()
-	b := render(d, w)
+	b := render(d, w, s.shops.Get(d.ShopID))
 	x := s.exchangeWith(ctx, d, w, b)
 	if x.class == "interrupted" {
 		return fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again

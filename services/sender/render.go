@@ -22,30 +22,40 @@ type body struct {
 }
 
 // render makes a delivery's body.
-func render(d *contract.Delivery, w *webhook.Webhook) body {
+func render(d *contract.Delivery, w *webhook.Webhook, shop *shopbellv1.Shop) body {
 	b := body{data: d.Data, contentType: d.ContentType}
-	if d.WholeBody || w.Profile.Envelope.String() == "" || !event.IsJSON(&d.Event) {
+	if d.WholeBody || !event.IsJSON(&d.Event) {
 		return b
 	}
-	b.contentType = "application/json"
-	b.before, b.after = w.Profile.Envelope.Around(func(place string) string {
-		switch place {
-		case "id":
-			return d.Event.ID
-		case "type":
-			return d.Type
-		case "action":
-			return d.Action
-		case "occurred_at":
-			return d.OccurredAt
-		case "shop_id":
-			return d.ShopID
-		case "environment":
-			return d.Environment
+	before, after, enveloped := w.Profile.Around(d.Type, d.Data, func(place string) string { return fill(place, d, w, shop) })
+	if enveloped {
+		b.before, b.after, b.contentType = before, after, event.JSON
+		if w.Profile.ContentType != "" {
+			b.contentType = w.Profile.ContentType
 		}
-		return ""
-	})
+	}
 	return b
+}
+
+// fill is what stands for a place of an envelope, as JSON.
+func fill(place string, d *contract.Delivery, w *webhook.Webhook, shop *shopbellv1.Shop) string {
+	switch place {
+	case "id":
+		return profile.Quote(d.Event.ID)
+	case "type":
+		return profile.Quote(d.Type)
+	case "action":
+		return profile.Quote(w.Profile.Action(d.Type, d.Action))
+	case "occurred_at":
+		return profile.Quote(d.OccurredAt)
+	case "shop_id":
+		return profile.Quote(d.ShopID)
+	case "webshop_id":
+		return strconv.FormatInt(shop.GetWebshopId(), 10)
+	case "environment":
+		return profile.Quote(d.Environment)
+	}
+	return "null"
 }
 
 // bytes is the body in one piece.
@@ -67,11 +77,20 @@ func headers(d *contract.Delivery, w *webhook.Webhook, contentType string, body 
 	}
 	h["User-Agent"] = []string{agent}
 	h["Content-Type"] = []string{contentType}
-	for _, scheme := range w.Profile.Signatures {
-		if scheme == profile.StandardWebhooks {
+	for name, value := range w.Profile.Headers {
+		h[name] = []string{value.For(d.Type)}
+	}
+	secrets := w.Signing(now)
+	for _, s := range w.Profile.Signatures {
+		switch s.Scheme {
+		case profile.StandardWebhooks:
 			h[signature.HeaderID] = []string{d.ID}
 			h[signature.HeaderTimestamp] = []string{strconv.FormatInt(now.Unix(), 10)}
-			h[signature.HeaderSignature] = []string{signature.Standard(w.Keys(now), d.ID, now, body)}
+			h[signature.HeaderSignature] = []string{signature.Standard(secrets, d.ID, now, body)}
+		case profile.HMACSHA256Hex:
+			// There is room for one signature. While a replaced secret still signs it is that one's, so that nothing
+			// changes for a receiver until its owner has had the time to give it the new one.
+			h[s.Header] = []string{s.Prefix + signature.Hex(secrets[len(secrets)-1], body)}
 		}
 	}
 	return h

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"shopbell.dev/pkg/address"
 	"shopbell.dev/pkg/bus"
@@ -18,6 +17,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
 	senderv1 "shopbell.dev/proto/shopbell/sender/v1"
 )
@@ -59,6 +59,7 @@ type Sender struct {
 	cfg      Config
 	env      *run.Env
 	webhooks *webhook.Directory
+	shops    *shop.Directory
 	client   *http.Client
 	agent    string // what we call ourselves to receivers
 
@@ -78,8 +79,12 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	shops, err := shop.NewDirectory(env.Shop, env.Profiles, env.Log)
+	if err != nil {
+		return nil, err
+	}
 	s := &Sender{
-		cfg: cfg, env: env, webhooks: webhooks, agent: "Shopbell/" + env.Version,
+		cfg: cfg, env: env, webhooks: webhooks, shops: shops, agent: "Shopbell/" + env.Version,
 		client: newClient(address.NewGuard(env.AllowPrivateAddresses), cfg.MaxInFlight),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shopbell_attempts_total", Help: "Attempts, by what was decided (delivered, retrying, failed, held) and, if they failed, by why.",
@@ -105,29 +110,28 @@ const ahead = 512
 
 // Run makes attempts until ctx ends; then it finishes those under way, within the grace.
 func (s *Sender) Run(ctx context.Context, ready func()) error {
-	// The directory goes last: exchanges under way need it to the end.
+	// The directories go last: exchanges under way need them to the end.
 	follow, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFollowing()
 	hard, interrupt := context.WithCancel(context.WithoutCancel(ctx))
 	defer interrupt()
-	var followers errgroup.Group
-	known := make(chan struct{})
-	followers.Go(func() error { return s.webhooks.Follow(follow, s.env.Bus, func() { close(known) }) })
-	followers.Go(func() error { s.busy.report(follow); return nil })
 	work, stopWork := context.WithCancel(ctx)
 	defer stopWork()
-	gone := make(chan error, 1)
-	go func() { gone <- followers.Wait() }()
-
-	var under sync.WaitGroup
+	filled, gone := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer stopWork() // without its directories the sender cannot go on
+		gone <- bus.Together(follow, func() { close(filled) }, s.webhooks.Follow(s.env.Bus), s.shops.Follow(s.env.Bus), s.busy.report)
+	}()
 	select {
-	case <-known:
+	case <-filled:
 		ready()
 	case <-ctx.Done():
-		return nil
+		stopFollowing()
+		return <-gone
 	case err := <-gone:
 		return err
 	}
+	var under sync.WaitGroup
 	jobs, idle := make(chan bus.Message), make(chan struct{})
 	for range s.cfg.MaxInFlight {
 		under.Go(func() {
@@ -192,13 +196,14 @@ func (w *working) end(m bus.Message) {
 const reportEvery = 5 * time.Second
 
 // report tells the bus, until ctx ends, of the messages that take long.
-func (w *working) report(ctx context.Context) {
+func (w *working) report(ctx context.Context, ready func()) error {
+	ready()
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 		var long []bus.Message

@@ -44,7 +44,7 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 	d := contract.Delivery{Event: e, ID: id.New(id.Delivery, now), WebhookID: w.Webhook.Id, MatchedAt: now, Attempt: 1, AskedAt: now}
 	ctx, span := s.env.Tracer.Start(ctx, "test webhook")
 	defer span.End()
-	b := render(&d, w)
+	b := render(&d, w, s.shops.Get(d.ShopID))
 	x := s.exchangeWith(ctx, &d, w, b)
 	if x.class == "interrupted" {
 		return nil, ctx.Err()

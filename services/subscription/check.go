@@ -55,7 +55,7 @@ func (s *Subscription) check(state *busv1.WebhookState) error {
 	bad.Include("", err)
 	checkHeaders(w.Headers, &bad)
 	for _, secret := range state.Secrets {
-		if _, err := signature.Key(secret.Value); err != nil {
+		if _, err := signature.ParseSecret(secret.Value); err != nil {
 			bad.Add("secret", "%v", err)
 		}
 	}

@@ -103,18 +103,19 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 	// The directories go last: what is being matched needs them to the end.
 	follow, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFollowing()
-	var followers errgroup.Group
-	knowShops, knowWebhooks := make(chan struct{}), make(chan struct{})
-	followers.Go(func() error { return s.shops.Follow(follow, s.env.Bus, func() { close(knowShops) }) })
-	followers.Go(func() error { return s.webhooks.Follow(follow, s.env.Bus, func() { close(knowWebhooks) }) })
+	filled, gone := make(chan struct{}), make(chan error, 1)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		defer stop() // without its directories subscription cannot go on
+		gone <- bus.Together(follow, func() { close(filled) }, s.webhooks.Follow(s.env.Bus), s.shops.Follow(s.env.Bus))
+	}()
 	workers, work := errgroup.WithContext(ctx)
 	workers.Go(func() error {
-		for _, known := range []chan struct{}{knowShops, knowWebhooks} {
-			select {
-			case <-known:
-			case <-work.Done():
-				return nil
-			}
+		select {
+		case <-filled:
+		case <-work.Done():
+			return nil
 		}
 		ready()
 		return s.env.Bus.Batches(work, contract.Matcher, bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch}, s.decide)
@@ -124,7 +125,7 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 	})
 	err := workers.Wait()
 	stopFollowing()
-	if ferr := followers.Wait(); err == nil {
+	if ferr := <-gone; err == nil {
 		err = ferr
 	}
 	return err

@@ -252,7 +252,7 @@ func (s *Subscription) RotateSecret(ctx context.Context, req *subscriptionv1.Rot
 	fresh := req.GetSecret()
 	if fresh == "" {
 		fresh = signature.NewSecret()
-	} else if _, err := signature.Key(fresh); err != nil {
+	} else if _, err := signature.ParseSecret(fresh); err != nil {
 		return nil, fault.Field("secret", "%v", err)
 	}
 	var out *subscriptionv1.WebhookSecret
