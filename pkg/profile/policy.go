@@ -1,6 +1,8 @@
 package profile
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -22,7 +24,15 @@ type Policy struct {
 	SuccessCodes    []string        `yaml:"success_codes"`
 	DisableCodes    []int32         `yaml:"disable_codes"`
 	HonorRetryAfter bool            `yaml:"honor_retry_after"`
+	DisableAfter    string          `yaml:"disable_after"` // AtOnce, or LastAttempt; empty: AtOnce
+	DeletePhrases   []string        `yaml:"delete_phrases"`
 }
+
+// When a code that disables does so (SHOPS.md C4).
+const (
+	AtOnce      = "at_once"
+	LastAttempt = "last_attempt"
+)
 
 // The bounds of a policy.
 const (
@@ -31,6 +41,8 @@ const (
 	maxRetries    = 50
 	maxWait       = 31 * 24 * time.Hour
 	maxRetryAfter = 24 * time.Hour
+	minPhrase     = 8
+	maxPhrase     = 200
 )
 
 func (p Policy) validate() error {
@@ -60,6 +72,14 @@ func (p Policy) validate() error {
 	for i, code := range p.DisableCodes {
 		if code < 300 || code > 599 {
 			bad.Add(fmt.Sprintf("disable_codes[%d]", i), "%d is not between 300 and 599", code)
+		}
+	}
+	if after := p.DisableAfter; after != "" && after != AtOnce && after != LastAttempt {
+		bad.Add("disable_after", "%q is neither %s nor %s%s", after, AtOnce, LastAttempt, fault.DidYouMean(after, []string{AtOnce, LastAttempt}))
+	}
+	for i, phrase := range p.DeletePhrases {
+		if len(phrase) < minPhrase || len(phrase) > maxPhrase {
+			bad.Add(fmt.Sprintf("delete_phrases[%d]", i), "it has %d bytes; %d to %d are taken, so that no ordinary answer holds it", len(phrase), minPhrase, maxPhrase)
 		}
 	}
 	return bad.Err()
@@ -110,6 +130,12 @@ func (p Policy) With(own *shopbellv1.Policy) (Policy, error) {
 	if own.HonorRetryAfter != nil {
 		p.HonorRetryAfter = *own.HonorRetryAfter
 	}
+	if own.DisableAfter != nil {
+		p.DisableAfter = *own.DisableAfter
+	}
+	if len(own.DeletePhrases) > 0 {
+		p.DeletePhrases = own.DeletePhrases
+	}
 	return p, p.validate()
 }
 
@@ -131,8 +157,28 @@ func (p Policy) Succeeds(code int) bool {
 	return false
 }
 
-// Disables says whether an answer with this code switches the webhook off.
-func (p Policy) Disables(code int) bool { return slices.Contains(p.DisableCodes, int32(code)) }
+// Disables says whether an answer with this code switches the webhook off, when it answers an attempt that is, or is not,
+// the last.
+func (p Policy) Disables(code int, last bool) bool {
+	return slices.Contains(p.DisableCodes, int32(code)) && (last || p.DisableAfter != LastAttempt)
+}
+
+// phraseWithin is how much of an answer is searched for phrases (SHOPS.md C3).
+const phraseWithin = 64 << 10
+
+// Deletes gives the phrase in an answer's body that deletes the webhook, or nothing.
+func (p Policy) Deletes(body []byte) string {
+	if len(p.DeletePhrases) == 0 {
+		return ""
+	}
+	text := bytes.ToLower(body[:min(len(body), phraseWithin)])
+	for _, phrase := range p.DeletePhrases {
+		if bytes.Contains(text, bytes.ToLower([]byte(phrase))) {
+			return phrase
+		}
+	}
+	return ""
+}
 
 // Wait is how long after the failed attempt of this number (from 1) the next one follows; ok is false when none does.
 // Random is a number from 0 to 1: with jitter it adds up to a tenth. RetryAfter is what the receiver asked for, 0 when
@@ -157,5 +203,6 @@ func (p Policy) Proto() *shopbellv1.Policy {
 		Timeout: durationpb.New(p.Timeout), RetrySchedule: durations(p.RetrySchedule),
 		MaxAttempts: proto.Int32(int32(p.Attempts())), Jitter: proto.Bool(p.Jitter), SuccessCodes: p.SuccessCodes,
 		DisableCodes: p.DisableCodes, HonorRetryAfter: proto.Bool(p.HonorRetryAfter),
+		DisableAfter: proto.String(cmp.Or(p.DisableAfter, AtOnce)), DeletePhrases: p.DeletePhrases,
 	}
 }

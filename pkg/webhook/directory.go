@@ -167,6 +167,20 @@ func (d *Directory) Subscribed(shop, eventType string) []*Webhook {
 	return append(slices.Clip(v.any), named...)
 }
 
+// With are all webhooks of all shops that have a status.
+func (d *Directory) With(status string) (out []*Webhook) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, s := range d.byShop {
+		for _, w := range s.byID {
+			if w.Webhook.Status == status {
+				out = append(out, w)
+			}
+		}
+	}
+	return out
+}
+
 // Count is how many webhooks there are.
 func (d *Directory) Count() int {
 	d.mu.RLock()

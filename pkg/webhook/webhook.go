@@ -22,7 +22,11 @@ const AnyType = "*"
 const (
 	Enabled  = "enabled"
 	Disabled = "disabled"
+	Deleted  = "deleted" // by its receiver; it can be switched on again for KeepDeleted
 )
+
+// KeepDeleted is how long a webhook that its receiver has deleted can be had back (SHOPS.md C3).
+const KeepDeleted = 30 * 24 * time.Hour
 
 // Webhook is a webhook with its rules worked out. It does not change and may be used at once.
 type Webhook struct {
@@ -92,7 +96,7 @@ func (w *Webhook) Off() string {
 	switch {
 	case w.Broken != "":
 		return "its rules cannot be worked out: " + w.Broken
-	case w.Webhook.Status == Disabled:
+	case w.Webhook.Status != Enabled:
 		return w.Webhook.GetDisabledReason()
 	}
 	return ""

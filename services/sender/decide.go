@@ -22,16 +22,21 @@ type verdict struct {
 	reason string        // a sentence; empty where the status says it all
 	wait   time.Duration // until the next attempt, when retrying
 	off    bool          // the webhook is to be switched off
+	phrase string        // with which the receiver asks for the webhook to be deleted
 }
 
 // decide says what follows from an attempt. Random is a number from 0 to 1, for jitter. An attempt by hand is not
 // followed by others; a receiver that asks for its webhook to be switched off is heard all the same.
 func decide(rules profile.Policy, attempt int, byHand bool, x *exchange, random float64) verdict {
+	phrase := rules.Deletes(x.body)
 	if x.class == "" && rules.Succeeds(x.code) {
-		return verdict{status: delivered}
+		return verdict{status: delivered, phrase: phrase}
 	}
-	off := x.code > 0 && rules.Disables(x.code)
+	wait, again := rules.Wait(attempt, x.retryAfter, random)
+	off := x.code > 0 && rules.Disables(x.code, byHand || !again)
 	switch {
+	case phrase != "":
+		return verdict{status: failed, phrase: phrase, reason: fmt.Sprintf("answered %q, which deletes the webhook", phrase)}
 	case off && byHand:
 		return verdict{status: failed, off: true, reason: fmt.Sprintf("answered %d, which switches the webhook off", x.code)}
 	case off:
@@ -39,7 +44,7 @@ func decide(rules profile.Policy, attempt int, byHand bool, x *exchange, random 
 	case byHand:
 		return verdict{status: failed, reason: "the attempt by hand failed"}
 	}
-	if wait, ok := rules.Wait(attempt, x.retryAfter, random); ok {
+	if again {
 		return verdict{status: retrying, wait: wait}
 	}
 	if attempt == 1 {

@@ -61,7 +61,7 @@ func (s *Sender) finish(ctx context.Context, m bus.Message) error {
 	switch {
 	case err != nil:
 		return err
-	case w == nil:
+	case w == nil || w.Webhook.Status == webhook.Deleted:
 		return s.change(ctx, &d, cancelled, "the webhook was deleted")
 	case w.Webhook.Status == webhook.Disabled && !w.OffByReceiver && !d.ByHand():
 		return s.change(ctx, &d, cancelled, "the webhook was switched off by its owner when the delivery was due; it can be sent again by hand")
@@ -116,8 +116,8 @@ func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Deliver
 	case v.status == held:
 		msgs = append(msgs, next.Hold(sequence(m)))
 	}
-	if v.off {
-		wish, err := s.wish(d, x)
+	if v.off || v.phrase != "" {
+		wish, err := s.wish(d, x, v)
 		if err != nil {
 			return err
 		}
@@ -194,11 +194,15 @@ func (x *exchange) proto(d *contract.Delivery, v verdict, traceID string) *shopb
 	return out
 }
 
-// wish makes the message that asks subscription to switch the webhook off.
-func (s *Sender) wish(d *contract.Delivery, x *exchange) (*nats.Msg, error) {
+// wish makes the message that asks subscription to switch the webhook off, or to delete it.
+func (s *Sender) wish(d *contract.Delivery, x *exchange, v verdict) (*nats.Msg, error) {
+	reason := fmt.Sprintf("switched off by its receiver: it answered %d %s to delivery %s", x.code, http.StatusText(x.code), d.ID)
+	if v.phrase != "" {
+		reason = fmt.Sprintf("deleted by its receiver: it answered %q to delivery %s", v.phrase, d.ID)
+	}
 	value, err := proto.Marshal(&busv1.SwitchOff{
 		At: timestamppb.New(x.began.Add(x.duration)), ShopId: d.ShopID, WebhookId: d.WebhookID, DeliveryId: d.ID, Url: x.url,
-		Reason: fmt.Sprintf("switched off by its receiver: it answered %d %s to delivery %s", x.code, http.StatusText(x.code), d.ID),
+		Reason: reason, Delete: v.phrase != "",
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ask to switch off %s: %w", d.WebhookID, err)

@@ -26,6 +26,8 @@ import (
 // want says whether a webhook that subscribes to the event's type is sent it, and if not why.
 func want(e *contract.Event, w *webhook.Webhook) (yes bool, why string) {
 	switch {
+	case w.Webhook.Status == webhook.Deleted:
+		return false, "it was " + w.Webhook.GetDisabledReason()
 	case w.Webhook.Status == webhook.Disabled && !w.OffByReceiver:
 		return false, "it is switched off by its owner"
 	case w.Webhook.GetEnvironment() != "" && w.Webhook.GetEnvironment() != e.Environment:

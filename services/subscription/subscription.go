@@ -123,6 +123,7 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 	workers.Go(func() error {
 		return s.env.Bus.Batches(work, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
 	})
+	workers.Go(func() error { s.forgetDeleted(work); return nil })
 	err := workers.Wait()
 	stopFollowing()
 	if ferr := <-gone; err == nil {

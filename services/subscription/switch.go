@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
@@ -72,8 +73,33 @@ func (s *Subscription) DisableWebhook(ctx context.Context, req *subscriptionv1.D
 	})
 }
 
-// switchOff switches webhooks off whose receivers' answers asked for it. A webhook that is off, gone, or has another
-// address by now stays as it is.
+// forgetEvery is how often webhooks are looked for that were deleted long ago.
+const forgetEvery = time.Hour
+
+// forgetDeleted removes, until ctx ends, the webhooks that their receivers have deleted and that nobody has had back.
+func (s *Subscription) forgetDeleted(ctx context.Context) {
+	tick := time.NewTicker(forgetEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, w := range s.webhooks.With(webhook.Deleted) {
+			if time.Since(w.Webhook.DisabledAt.AsTime()) < webhook.KeepDeleted {
+				continue
+			}
+			err := s.bucket.Delete(ctx, contract.WebhookKey(w.Webhook.ShopId, w.Webhook.Id), jetstream.LastRevision(w.Revision))
+			if err != nil && ctx.Err() == nil {
+				s.env.Log.WarnContext(ctx, "deleted webhook not forgotten, trying again later", slog.String("webhook_id", w.Webhook.Id), slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// switchOff switches webhooks off, or deletes them so that it can be undone, whose receivers' answers asked for it. A
+// webhook that is off, gone, or has another address by now stays as it is.
 func (s *Subscription) switchOff(ctx context.Context, batch []bus.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
@@ -86,10 +112,13 @@ func (s *Subscription) switchOff(ctx context.Context, batch []bus.Message) error
 		}
 		_, err := s.change(bus.Extract(ctx, m.Headers()), wish.ShopId, wish.WebhookId, "", func(state *busv1.WebhookState) (bool, error) {
 			w := state.Webhook
-			if w.Status == webhook.Disabled || w.Url != wish.Url {
+			if w.Status != webhook.Enabled && !wish.Delete || w.Status == webhook.Deleted || w.Url != wish.Url {
 				return false, nil
 			}
 			w.Status, w.DisabledReason, w.DisabledAt, state.OffByReceiver = webhook.Disabled, &wish.Reason, wish.At, true
+			if wish.Delete {
+				w.Status = webhook.Deleted
+			}
 			return true, nil
 		})
 		if fault.IsKind(err, fault.NotFound) {

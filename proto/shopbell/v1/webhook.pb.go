@@ -36,11 +36,12 @@ type Webhook struct {
 	Url string `protobuf:"bytes,4,opt,name=url,proto3" json:"url,omitempty"`
 	// The event types it wants; "*" is every type. At least one, at most 500. Required.
 	Events []string `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
-	// "enabled" or "disabled". Change it with EnableWebhook and DisableWebhook.
+	// "enabled", "disabled" or "deleted" (by its receiver's answer, for 30 days). Change it with EnableWebhook and
+	// DisableWebhook.
 	Status string `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
-	// Why it is disabled: a sentence. Absent while it is enabled.
+	// Why it is disabled or deleted: a sentence. Absent while it is enabled.
 	DisabledReason *string `protobuf:"bytes,7,opt,name=disabled_reason,json=disabledReason,proto3,oneof" json:"disabled_reason,omitempty"`
-	// When it was disabled. Absent while it is enabled.
+	// When it was disabled or deleted. Absent while it is enabled.
 	DisabledAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=disabled_at,json=disabledAt,proto3" json:"disabled_at,omitempty"`
 	// The name of the preset its rules come from. Empty: the shop's.
 	Profile string `protobuf:"bytes,9,opt,name=profile,proto3" json:"profile,omitempty"`
@@ -286,8 +287,13 @@ type Policy struct {
 	DisableCodes []int32 `protobuf:"varint,6,rep,packed,name=disable_codes,json=disableCodes,proto3" json:"disable_codes,omitempty"`
 	// Waits as long as the receiver's Retry-After says, when that is longer than the schedule, up to a day.
 	HonorRetryAfter *bool `protobuf:"varint,7,opt,name=honor_retry_after,json=honorRetryAfter,proto3,oneof" json:"honor_retry_after,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// When a code of disable_codes switches the webhook off: "at_once", or after the "last_attempt".
+	DisableAfter *string `protobuf:"bytes,8,opt,name=disable_after,json=disableAfter,proto3,oneof" json:"disable_after,omitempty"`
+	// Texts that delete the webhook when its receiver's answer holds one of them, in upper or lower case, within the
+	// answer's first 64 KiB, whatever its code. It can be undone for 30 days.
+	DeletePhrases []string `protobuf:"bytes,9,rep,name=delete_phrases,json=deletePhrases,proto3" json:"delete_phrases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
@@ -369,6 +375,20 @@ func (x *Policy) GetHonorRetryAfter() bool {
 	return false
 }
 
+func (x *Policy) GetDisableAfter() string {
+	if x != nil && x.DisableAfter != nil {
+		return *x.DisableAfter
+	}
+	return ""
+}
+
+func (x *Policy) GetDeletePhrases() []string {
+	if x != nil {
+		return x.DeletePhrases
+	}
+	return nil
+}
+
 var File_shopbell_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_webhook_proto_rawDesc = "" +
@@ -405,7 +425,7 @@ const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\a_secret\"1\n" +
 	"\x05Delay\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x05R\x05value\x12\x12\n" +
-	"\x04unit\x18\x02 \x01(\tR\x04unit\"\xf1\x02\n" +
+	"\x04unit\x18\x02 \x01(\tR\x04unit\"\xd4\x03\n" +
 	"\x06Policy\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12@\n" +
 	"\x0eretry_schedule\x18\x02 \x03(\v2\x19.google.protobuf.DurationR\rretrySchedule\x12&\n" +
@@ -413,10 +433,13 @@ const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\x06jitter\x18\x04 \x01(\bH\x01R\x06jitter\x88\x01\x01\x12#\n" +
 	"\rsuccess_codes\x18\x05 \x03(\tR\fsuccessCodes\x12#\n" +
 	"\rdisable_codes\x18\x06 \x03(\x05R\fdisableCodes\x12/\n" +
-	"\x11honor_retry_after\x18\a \x01(\bH\x02R\x0fhonorRetryAfter\x88\x01\x01B\x0f\n" +
+	"\x11honor_retry_after\x18\a \x01(\bH\x02R\x0fhonorRetryAfter\x88\x01\x01\x12(\n" +
+	"\rdisable_after\x18\b \x01(\tH\x03R\fdisableAfter\x88\x01\x01\x12%\n" +
+	"\x0edelete_phrases\x18\t \x03(\tR\rdeletePhrasesB\x0f\n" +
 	"\r_max_attemptsB\t\n" +
 	"\a_jitterB\x14\n" +
-	"\x12_honor_retry_afterB+Z)shopbell.dev/proto/shopbell/v1;shopbellv1b\x06proto3"
+	"\x12_honor_retry_afterB\x10\n" +
+	"\x0e_disable_afterB+Z)shopbell.dev/proto/shopbell/v1;shopbellv1b\x06proto3"
 
 var (
 	file_shopbell_v1_webhook_proto_rawDescOnce sync.Once

@@ -430,7 +430,8 @@ func (x *StatusChange) GetReason() string {
 	return ""
 }
 
-// The body of a message on a webhook's switch subject: its receiver's answer asks for the webhook to be switched off.
+// The body of a message on a webhook's switch subject: its receiver's answer asks for the webhook to be switched off
+// or deleted.
 type SwitchOff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When the answer came.
@@ -444,7 +445,9 @@ type SwitchOff struct {
 	// The cause, in a sentence.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The address that answered. A webhook whose address changed meanwhile stays on.
-	Url           string `protobuf:"bytes,6,opt,name=url,proto3" json:"url,omitempty"`
+	Url string `protobuf:"bytes,6,opt,name=url,proto3" json:"url,omitempty"`
+	// True when the answer asks for the webhook to be deleted, and not only switched off.
+	Delete        bool `protobuf:"varint,7,opt,name=delete,proto3" json:"delete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +522,13 @@ func (x *SwitchOff) GetUrl() string {
 		return x.Url
 	}
 	return ""
+}
+
+func (x *SwitchOff) GetDelete() bool {
+	if x != nil {
+		return x.Delete
+	}
+	return false
 }
 
 // A value in the WEBHOOKS bucket.
@@ -736,7 +746,7 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
 	"matched_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tmatchedAt\x12\x16\n" +
 	"\x06status\x18\x04 \x01(\tR\x06status\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xba\x01\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xd2\x01\n" +
 	"\tSwitchOff\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x1d\n" +
@@ -745,7 +755,8 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\vdelivery_id\x18\x04 \x01(\tR\n" +
 	"deliveryId\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x10\n" +
-	"\x03url\x18\x06 \x01(\tR\x03url\"\x99\x01\n" +
+	"\x03url\x18\x06 \x01(\tR\x03url\x12\x16\n" +
+	"\x06delete\x18\a \x01(\bR\x06delete\"\x99\x01\n" +
 	"\fWebhookState\x12.\n" +
 	"\awebhook\x18\x01 \x01(\v2\x14.shopbell.v1.WebhookR\awebhook\x121\n" +
 	"\asecrets\x18\x02 \x03(\v2\x17.shopbell.bus.v1.SecretR\asecrets\x12&\n" +
