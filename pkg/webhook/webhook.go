@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"shopbell.dev/pkg/expression"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/signature"
@@ -17,6 +18,12 @@ import (
 
 // AnyType is the event type that stands for every type.
 const AnyType = "*"
+
+// The formats of a body.
+const (
+	JSON = "json"
+	XML  = "xml"
+)
 
 // The statuses of a webhook.
 const (
@@ -35,6 +42,9 @@ type Webhook struct {
 	Profile  *profile.Profile
 	Policy   profile.Policy
 	Delay    time.Duration
+	// Filter and Transform are compiled; nil where the webhook has none.
+	Filter    *expression.Filter
+	Transform *expression.Transform
 	// Broken says why its rules cannot be worked out, as when its profile is no longer there. What arrives is held.
 	Broken string
 
@@ -48,11 +58,18 @@ type key struct {
 
 // New works out the rules of a webhook. What is wrong with them is in Broken.
 func New(state *busv1.WebhookState, revision uint64, profiles *profile.Set) *Webhook {
-	w := &Webhook{WebhookState: state, Revision: revision}
-	if err := w.work(profiles); err != nil {
+	w, err := Check(state, profiles)
+	w.Revision = revision
+	if err != nil {
 		w.Broken = err.Error()
 	}
 	return w
+}
+
+// Check works out the rules of a webhook and says what is wrong with them: an Invalid fault that names the field.
+func Check(state *busv1.WebhookState, profiles *profile.Set) (*Webhook, error) {
+	w := &Webhook{WebhookState: state}
+	return w, w.work(profiles)
 }
 
 func (w *Webhook) work(profiles *profile.Set) error {
@@ -61,15 +78,30 @@ func (w *Webhook) work(profiles *profile.Set) error {
 		return err
 	}
 	if w.Policy, err = w.Profile.Policy.With(w.Webhook.Policy); err != nil {
-		return err
+		var bad fault.Collector
+		bad.Include("policy.", err)
+		return bad.Err()
 	}
 	if w.Delay, err = Delay(w.Webhook.Delay); err != nil {
 		return err
 	}
+	if text := w.Webhook.GetFilter(); text != "" {
+		if w.Filter, err = expression.ParseFilter(text); err != nil {
+			return fault.Field("filter", "%v", err)
+		}
+	}
+	if text := w.Webhook.GetTransform(); text != "" {
+		if w.Transform, err = expression.ParseTransform(text); err != nil {
+			return fault.Field("transform", "%v", err)
+		}
+	}
+	if f := w.Webhook.GetFormat(); f != "" && f != JSON && f != XML {
+		return fault.Field("format", "%q is neither %s nor %s", f, JSON, XML)
+	}
 	for i, s := range w.Secrets {
 		secret, err := signature.ParseSecret(s.Value)
 		if err != nil {
-			return fmt.Errorf("secret %d: %w", i+1, err)
+			return fault.Field("secret", "the %s: %v", []string{"newest", "older one"}[min(i, 1)], err)
 		}
 		k := key{Secret: secret}
 		if s.ExpiresAt != nil {

@@ -99,6 +99,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	}
 	env.HTTP.Handle("/v1/", traced(mux))
 	env.HTTP.Handle("POST /v1/shops/{shop_id}/events:explain", traced(http.HandlerFunc(g.explain)))
+	env.HTTP.Handle("POST /v1/shops/{shop_id}/webHooks", traced(http.HandlerFunc(g.createResource)))
 	document, err := openapi.Document()
 	if err != nil {
 		return nil, err
@@ -161,6 +162,14 @@ func (g *Gateway) noRoute(_ context.Context, _ *runtime.ServeMux, _ runtime.Mars
 	g.env.Fail(w, r, fault.New(fault.NotFound, "there is nothing at %s; the API is described at /v1/openapi.json", r.URL.Path))
 }
 
+// withKey is a request's context, with its key for the rooms behind.
+func withKey(r *http.Request) context.Context {
+	if key := r.Header.Get("Authorization"); key != "" {
+		return metadata.AppendToOutgoingContext(r.Context(), "authorization", key)
+	}
+	return r.Context()
+}
+
 const maxExplain = 4 << 20
 
 // explain is POST /v1/shops/{shop_id}/events:explain: an event as for publishing, which is not published.
@@ -180,11 +189,7 @@ func (g *Gateway) explain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e := &events[0]
-	ctx := r.Context()
-	if key := r.Header.Get("Authorization"); key != "" {
-		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", key)
-	}
-	out, err := g.subscription.ExplainEvent(ctx, &subscriptionv1.ExplainEventRequest{ShopId: r.PathValue("shop_id"), Event: &shopbellv1.Event{
+	out, err := g.subscription.ExplainEvent(withKey(r), &subscriptionv1.ExplainEventRequest{ShopId: r.PathValue("shop_id"), Event: &shopbellv1.Event{
 		Id: e.ID, Type: e.Type, Action: e.Action, OccurredAt: e.OccurredAt, Environment: e.Environment, Key: e.Key,
 		ContentType: e.ContentType, Content: &shopbellv1.Event_Data{Data: e.Data},
 	}})

@@ -84,9 +84,12 @@ func (s *Sender) webhook(ctx context.Context, d *contract.Delivery) (*webhook.We
 
 // attempt makes an attempt and publishes what came of it and what comes next.
 func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Delivery, w *webhook.Webhook) error {
+	b, err := render(d, w, s.shops.Get(d.ShopID))
+	if err != nil {
+		return s.change(ctx, d, failed, err.Error())
+	}
 	ctx, tracing := s.env.Tracer.Start(ctx, "attempt", trace.WithSpanKind(trace.SpanKindClient))
 	defer tracing.End()
-	b := render(d, w, s.shops.Get(d.ShopID))
 	x := s.exchangeWith(ctx, d, w, b)
 	if x.class == "interrupted" {
 		return fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again
@@ -103,7 +106,7 @@ func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Deliver
 			tracing.SetStatus(codes.Error, x.problem)
 		}
 	}
-	record, err := s.record(ctx, d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: false})
+	record, err := s.record(ctx, d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -9,9 +10,11 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/event"
+	"shopbell.dev/pkg/expression"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/signature"
 	"shopbell.dev/pkg/webhook"
+	"shopbell.dev/pkg/xmlbody"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
@@ -19,13 +22,24 @@ import (
 type body struct {
 	before, data, after []byte
 	contentType         string
+	whole               bool // before is all of it, and does not hold the data as it came
 }
 
-// render makes a delivery's body.
-func render(d *contract.Delivery, w *webhook.Webhook, shop *shopbellv1.Shop) body {
+// render makes a delivery's body. It fails when the webhook's transform, or its format, does not fit the data.
+func render(d *contract.Delivery, w *webhook.Webhook, shop *shopbellv1.Shop) (body, error) {
 	b := body{data: d.Data, contentType: d.ContentType}
-	if d.WholeBody || !event.IsJSON(&d.Event) {
-		return b
+	if d.WholeBody {
+		return b, nil
+	}
+	if w.Transform != nil {
+		text, err := w.Transform.Body(&expression.Event{Type: d.Type, Action: d.Action, ShopID: d.ShopID, Environment: d.Environment, Data: d.Data})
+		if err != nil {
+			return b, fmt.Errorf("the webhook's transform does not fit the event: %w", err)
+		}
+		return format(body{before: text, contentType: event.JSON, whole: true}, w)
+	}
+	if !event.IsJSON(&d.Event) {
+		return b, nil
 	}
 	before, after, enveloped := w.Profile.Around(d.Type, d.Data, func(place string) string { return fill(place, d, w, shop) })
 	if enveloped {
@@ -34,7 +48,19 @@ func render(d *contract.Delivery, w *webhook.Webhook, shop *shopbellv1.Shop) bod
 			b.contentType = w.Profile.ContentType
 		}
 	}
-	return b
+	return format(b, w)
+}
+
+// format gives a JSON body the form that the webhook wants.
+func format(b body, w *webhook.Webhook) (body, error) {
+	if w.Webhook.GetFormat() != webhook.XML {
+		return b, nil
+	}
+	text, err := xmlbody.FromJSON(b.bytes())
+	if err != nil {
+		return b, fmt.Errorf("the body cannot be written as XML: %w", err)
+	}
+	return body{before: text, contentType: xmlbody.ContentType, whole: true}, nil
 }
 
 // fill is what stands for a place of an envelope, as JSON.

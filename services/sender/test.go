@@ -33,8 +33,10 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 	if err := contract.CheckEventType(eventType); err != nil {
 		return nil, fault.Field("event_type", "%v", err)
 	}
-	if err := w.Profile.CheckType(eventType); err != nil {
-		return nil, fault.Field("event_type", "%v", err)
+	if known := w.Profile.Event(eventType); known == nil || !known.TestOnly {
+		if err := w.Profile.CheckType(eventType); err != nil {
+			return nil, fault.Field("event_type", "%v", err)
+		}
 	}
 	now := time.Now()
 	e := contract.Event{
@@ -44,7 +46,10 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 	d := contract.Delivery{Event: e, ID: id.New(id.Delivery, now), WebhookID: w.Webhook.Id, MatchedAt: now, Attempt: 1, AskedAt: now}
 	ctx, span := s.env.Tracer.Start(ctx, "test webhook")
 	defer span.End()
-	b := render(&d, w, s.shops.Get(d.ShopID))
+	b, err := render(&d, w, s.shops.Get(d.ShopID))
+	if err != nil {
+		return nil, fault.New(fault.Precondition, "%v", err)
+	}
 	x := s.exchangeWith(ctx, &d, w, b)
 	if x.class == "interrupted" {
 		return nil, ctx.Err()

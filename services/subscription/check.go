@@ -14,7 +14,6 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/shop"
-	"shopbell.dev/pkg/signature"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -48,17 +47,10 @@ func (s *Subscription) check(state *busv1.WebhookState) error {
 				bad.Include(fmt.Sprintf("events[%d].", i), rules.CheckType(t))
 			}
 		}
-		_, perr := rules.Policy.With(w.Policy)
-		bad.Include("policy.", perr)
+		_, err = webhook.Check(state, s.env.Profiles)
+		bad.Include("", err)
 	}
-	_, err = webhook.Delay(w.Delay)
-	bad.Include("", err)
 	checkHeaders(w.Headers, &bad)
-	for _, secret := range state.Secrets {
-		if _, err := signature.ParseSecret(secret.Value); err != nil {
-			bad.Add("secret", "%v", err)
-		}
-	}
 	return bad.Err()
 }
 

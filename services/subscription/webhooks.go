@@ -25,17 +25,25 @@ import (
 // CreateWebhook registers a webhook.
 func (s *Subscription) CreateWebhook(ctx context.Context, req *subscriptionv1.CreateWebhookRequest) (*shopbellv1.Webhook, error) {
 	own := proto.CloneOf(req.GetWebhook())
-	for name, given := range map[string]bool{"id": own.Id != "", "status": own.Status != "" && own.Status != webhook.Enabled} {
-		if given {
-			return nil, fault.Field("webhook."+name, "it is set by Shopbell; leave it out")
-		}
+	if own.Id != "" {
+		return nil, fault.Field("id", "it is given by Shopbell; leave it out")
 	}
 	now := time.Now()
+	own.DisabledReason, own.DisabledAt = nil, nil
+	switch own.Status {
+	case "":
+		own.Status = webhook.Enabled
+	case webhook.Enabled:
+	case webhook.Disabled:
+		own.DisabledReason, own.DisabledAt = proto.String("switched off by its owner"), timestamppb.New(now)
+	default:
+		return nil, fault.Field("status", "%q is neither %s nor %s", own.Status, webhook.Enabled, webhook.Disabled)
+	}
 	secret := own.GetSecret()
 	if secret == "" {
 		secret = signature.NewSecret()
 	}
-	own.Id, own.ShopId, own.Status, own.DisabledReason, own.DisabledAt = id.New(id.Webhook, now), req.GetShopId(), webhook.Enabled, nil, nil
+	own.Id, own.ShopId = id.New(id.Webhook, now), req.GetShopId()
 	own.CreatedAt, own.UpdatedAt, own.Etag, own.Secret = timestamppb.New(now), timestamppb.New(now), "", nil
 	if own.Profile == "" {
 		own.Profile = s.shops.Get(req.GetShopId()).GetProfile()

@@ -37,7 +37,7 @@ type Webhook struct {
 	// The event types it wants; "*" is every type. At least one, at most 500. Required.
 	Events []string `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
 	// "enabled", "disabled" or "deleted" (by its receiver's answer, for 30 days). Change it with EnableWebhook and
-	// DisableWebhook.
+	// DisableWebhook; when creating, "disabled" makes one that is off.
 	Status string `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
 	// Why it is disabled or deleted: a sentence. Absent while it is enabled.
 	DisabledReason *string `protobuf:"bytes,7,opt,name=disabled_reason,json=disabledReason,proto3,oneof" json:"disabled_reason,omitempty"`
@@ -61,7 +61,15 @@ type Webhook struct {
 	Etag string `protobuf:"bytes,16,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The signing secret, "whsec_…", taken when creating. Empty: one is generated. Never in an answer: see
 	// GetWebhookSecret.
-	Secret        *string `protobuf:"bytes,17,opt,name=secret,proto3,oneof" json:"secret,omitempty"`
+	Secret *string `protobuf:"bytes,17,opt,name=secret,proto3,oneof" json:"secret,omitempty"`
+	// A CEL expression over type, action, shop_id, environment and data that says which events are sent, such as
+	// data.total > 100.0. An event whose data does not fit it is passed over, and its story says why.
+	Filter *string `protobuf:"bytes,18,opt,name=filter,proto3,oneof" json:"filter,omitempty"`
+	// A CEL expression over the same that makes the whole body, as JSON, such as
+	// {'text': 'Order ' + string(data.order_no)}. A delivery whose data does not fit it fails, and its story says why.
+	Transform *string `protobuf:"bytes,19,opt,name=transform,proto3,oneof" json:"transform,omitempty"`
+	// "json" (as it is) or "xml" (made from JSON). Empty: "json".
+	Format        *string `protobuf:"bytes,20,opt,name=format,proto3,oneof" json:"format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +219,27 @@ func (x *Webhook) GetEtag() string {
 func (x *Webhook) GetSecret() string {
 	if x != nil && x.Secret != nil {
 		return *x.Secret
+	}
+	return ""
+}
+
+func (x *Webhook) GetFilter() string {
+	if x != nil && x.Filter != nil {
+		return *x.Filter
+	}
+	return ""
+}
+
+func (x *Webhook) GetTransform() string {
+	if x != nil && x.Transform != nil {
+		return *x.Transform
+	}
+	return ""
+}
+
+func (x *Webhook) GetFormat() string {
+	if x != nil && x.Format != nil {
+		return *x.Format
 	}
 	return ""
 }
@@ -393,7 +422,7 @@ var File_shopbell_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/v1/webhook.proto\x12\vshopbell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x05\n" +
+	"\x19shopbell/v1/webhook.proto\x12\vshopbell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x06\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x19\n" +
@@ -415,14 +444,21 @@ const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x12\n" +
 	"\x04etag\x18\x10 \x01(\tR\x04etag\x12\x1b\n" +
-	"\x06secret\x18\x11 \x01(\tH\x03R\x06secret\x88\x01\x01\x1a:\n" +
+	"\x06secret\x18\x11 \x01(\tH\x03R\x06secret\x88\x01\x01\x12\x1b\n" +
+	"\x06filter\x18\x12 \x01(\tH\x04R\x06filter\x88\x01\x01\x12!\n" +
+	"\ttransform\x18\x13 \x01(\tH\x05R\ttransform\x88\x01\x01\x12\x1b\n" +
+	"\x06format\x18\x14 \x01(\tH\x06R\x06format\x88\x01\x01\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
 	"\x06_labelB\x12\n" +
 	"\x10_disabled_reasonB\x0e\n" +
 	"\f_environmentB\t\n" +
-	"\a_secret\"1\n" +
+	"\a_secretB\t\n" +
+	"\a_filterB\f\n" +
+	"\n" +
+	"_transformB\t\n" +
+	"\a_format\"1\n" +
 	"\x05Delay\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x05R\x05value\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\"\xd4\x03\n" +
