@@ -2,6 +2,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -171,10 +172,15 @@ var marshal = protojson.MarshalOptions{UseProtoNames: true}
 // WriteError answers a request with an error, as API.md's errors look, and logs what is ours.
 func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 	st := Status(r.Context(), log, r.Method+" "+r.URL.Path, err)
-	body, merr := marshal.Marshal(st.Proto())
-	if merr != nil {
-		body = []byte(`{"code":13,"message":"the error could not be printed"}`)
+	var body bytes.Buffer
+	text, perr := marshal.Marshal(st.Proto())
+	if perr == nil {
+		perr = json.Indent(&body, text, "", "  ") // protojson puts blanks where it likes
 	}
+	if perr != nil {
+		body.WriteString(`{"code":13,"message":"the error could not be printed"}`)
+	}
+	body.WriteByte('\n')
 	w.Header().Set("Content-Type", "application/json")
 	if wait := RetryAfter(st); wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds()+0.999)))
@@ -183,7 +189,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	w.WriteHeader(fault.HTTPStatus(st))
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(body.Bytes())
 }
 
 // RetryAfter is how long a status asks the caller to wait, or 0.

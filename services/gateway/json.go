@@ -32,7 +32,7 @@ import (
 type printer struct{}
 
 var (
-	marshal   = protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true, Multiline: true, Indent: "  "}
+	marshal   = protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}
 	unmarshal = protojson.UnmarshalOptions{}
 	// inner reads what is not a message itself, as the part of a request that a path names as its body.
 	inner = runtime.JSONPb{MarshalOptions: marshal, UnmarshalOptions: unmarshal}
@@ -58,7 +58,12 @@ func (printer) Marshal(v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(at.fill(text), '\n'), nil
+	// protojson puts blanks where it likes, so that nobody relies on them; people read this.
+	var lines bytes.Buffer
+	if err := json.Indent(&lines, text, "", "  "); err != nil {
+		return nil, err
+	}
+	return append(at.fill(lines.Bytes()), '\n'), nil
 }
 
 // places are the bytes fields of a message. Each is given a value that nothing else has, is printed so, and that is
