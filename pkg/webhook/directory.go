@@ -14,6 +14,7 @@ import (
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/notice"
 	"shopbell.dev/pkg/profile"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
@@ -154,14 +155,15 @@ func (d *Directory) All(shop string) []*Webhook {
 	return v.all
 }
 
-// Subscribed are the webhooks of a shop that subscribe to an event type, by its name or to all types.
+// Subscribed are the webhooks of a shop that subscribe to an event type, by its name or, unless it is a notice, to all
+// types.
 func (d *Directory) Subscribed(shop, eventType string) []*Webhook {
 	v := d.viewsOf(shop)
 	if v == nil {
 		return nil
 	}
 	named := v.byType[eventType]
-	if len(v.any) == 0 {
+	if len(v.any) == 0 || notice.Is(eventType) {
 		return named
 	}
 	return append(slices.Clip(v.any), named...)

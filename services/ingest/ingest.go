@@ -17,6 +17,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/id"
+	"shopbell.dev/pkg/notice"
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/shop"
 	ingestv1 "shopbell.dev/proto/shopbell/ingest/v1"
@@ -183,6 +184,9 @@ func (in *Ingest) complete(shopID string, events []contract.Event, prefixOf func
 	for i := range events {
 		e := &events[i]
 		prefix := prefixOf(i)
+		if notice.Is(e.Type) {
+			bad.Add(prefix+"type", "%q is published by Shopbell alone", e.Type)
+		}
 		bad.Include(prefix, rules.CheckType(e.Type))
 		if size := config.Size(len(e.Data)); size > in.cfg.MaxEventBytes {
 			return fault.New(fault.TooLarge, "%sdata has %d bytes; at most %s are taken (ingest.max_event_bytes): send a reference in place of what is large", prefix, size, in.cfg.MaxEventBytes)

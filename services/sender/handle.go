@@ -20,6 +20,7 @@ import (
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/notice"
 	"shopbell.dev/pkg/telemetry"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
@@ -119,6 +120,13 @@ func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Deliver
 	case v.status == held:
 		msgs = append(msgs, next.Hold(sequence(m)))
 	}
+	if v.status == failed && !d.ByHand() && !notice.Is(d.Type) {
+		told, err := s.tellFailed(d, w, v)
+		if err != nil {
+			return err
+		}
+		msgs = append(msgs, told)
+	}
 	if v.off || v.phrase != "" {
 		wish, err := s.wish(d, x, v)
 		if err != nil {
@@ -195,6 +203,18 @@ func (x *exchange) proto(d *contract.Delivery, v verdict, traceID string) *shopb
 		out.NextAttemptAt = timestamppb.New(x.began.Add(x.duration + v.wait))
 	}
 	return out
+}
+
+// tellFailed makes the notice that a delivery was given up. Nobody is told of a notice that was.
+func (s *Sender) tellFailed(d *contract.Delivery, w *webhook.Webhook, v verdict) (*nats.Msg, error) {
+	e, err := notice.New(d.ShopID, d.Environment, notice.DeliveryFailed, fmt.Sprintf("%s.%d", d.ID, d.Attempt), notice.Data{
+		WebhookID: d.WebhookID, Label: w.Webhook.GetLabel(), URL: w.Webhook.Url, Reason: v.reason, At: time.Now(),
+		DeliveryID: d.ID, EventID: d.Event.ID, EventType: d.Type, Attempts: d.Attempt,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e.Message(), nil
 }
 
 // wish makes the message that asks subscription to switch the webhook off, or to delete it.

@@ -13,6 +13,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/notice"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
@@ -43,7 +44,7 @@ func (s *Subscription) check(state *busv1.WebhookState) error {
 	s.checkEvents(w, &bad)
 	if err == nil {
 		for i, t := range w.Events {
-			if t != webhook.AnyType {
+			if t != webhook.AnyType && !notice.Is(t) {
 				bad.Include(fmt.Sprintf("events[%d].", i), rules.CheckType(t))
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/notice"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
@@ -23,16 +24,36 @@ import (
 // EnableWebhook switches a webhook on, and then has what is held for it sent or discarded. Called again, it does the
 // second part again: nothing stays held because a process died between the two.
 func (s *Subscription) EnableWebhook(ctx context.Context, req *subscriptionv1.EnableWebhookRequest) (*shopbellv1.Webhook, error) {
+	var recovered *notice.Data
 	out, err := s.change(ctx, req.GetShopId(), req.GetWebhookId(), "", func(state *busv1.WebhookState) (bool, error) {
 		w := state.Webhook
 		changed := w.Status != webhook.Enabled
+		if state.OffByReceiver {
+			recovered = &notice.Data{WebhookID: w.Id, Label: w.GetLabel(), URL: w.Url, At: time.Now(), Reason: "it is switched on again; it was " + w.GetDisabledReason()}
+		}
 		w.Status, w.DisabledReason, w.DisabledAt, state.OffByReceiver = webhook.Enabled, nil, nil, false
 		return changed, nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	if recovered != nil {
+		if err := s.tell(ctx, req.GetShopId(), notice.WebhookRecovered, out.GetId()+"."+out.GetEtag(), *recovered); err != nil {
+			return nil, busError("tell that the webhook is on again", err)
+		}
+	}
 	return out, s.release(ctx, req.GetShopId(), req.GetWebhookId(), req.GetHeld() == "discard")
+}
+
+// tell publishes a notice.
+func (s *Subscription) tell(ctx context.Context, shop, eventType, cause string, d notice.Data) error {
+	e, err := notice.New(shop, s.shops.Get(shop).GetEnvironment(), eventType, cause, d)
+	if err != nil {
+		return err
+	}
+	m := e.Message()
+	bus.Inject(ctx, m)
+	return s.env.Bus.Publish(ctx, m)
 }
 
 // release has what is held for a webhook up to now sent or discarded.
@@ -110,7 +131,7 @@ func (s *Subscription) switchOff(ctx context.Context, batch []bus.Message) error
 			_ = m.TermWithReason(err.Error())
 			continue
 		}
-		_, err := s.change(bus.Extract(ctx, m.Headers()), wish.ShopId, wish.WebhookId, "", func(state *busv1.WebhookState) (bool, error) {
+		now, err := s.change(bus.Extract(ctx, m.Headers()), wish.ShopId, wish.WebhookId, "", func(state *busv1.WebhookState) (bool, error) {
 			w := state.Webhook
 			if w.Status != webhook.Enabled && !wish.Delete || w.Status == webhook.Deleted || w.Url != wish.Url {
 				return false, nil
@@ -126,6 +147,15 @@ func (s *Subscription) switchOff(ctx context.Context, batch []bus.Message) error
 		}
 		if err != nil {
 			return fmt.Errorf("switch off webhook %s: %w", wish.WebhookId, err)
+		}
+		if now.GetDisabledReason() != wish.Reason {
+			continue // it was off for another reason, or has another address by now
+		}
+		// Told whenever it is so, and not only when we have made it so: whoever died in between was not heard.
+		if err := s.tell(ctx, wish.ShopId, notice.WebhookDisabled, wish.DeliveryId, notice.Data{
+			WebhookID: wish.WebhookId, Label: now.GetLabel(), URL: wish.Url, Reason: wish.Reason, At: wish.At.AsTime(), DeliveryID: wish.DeliveryId,
+		}); err != nil {
+			return err
 		}
 		s.env.Log.WarnContext(ctx, "webhook switched off by its receiver", slog.String("shop_id", wish.ShopId),
 			slog.String("webhook_id", wish.WebhookId), slog.String("delivery_id", wish.DeliveryId), slog.String("reason", wish.Reason))
