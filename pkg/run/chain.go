@@ -29,13 +29,15 @@ func Chain(ctx context.Context, log *slog.Logger, stopTimeout time.Duration, hea
 	defer health.down()
 	var err error
 	for _, n := range links {
+		if ctx.Err() != nil {
+			break // told to end before all were started
+		}
 		l := &link{Named: n, done: make(chan struct{})}
+		started = append(started, l)
 		if err = l.start(context.WithoutCancel(ctx), ctx, log, failed); err != nil {
-			started = append(started, l)
 			break
 		}
 		health.up(n.Name)
-		started = append(started, l)
 	}
 	if err == nil && ctx.Err() == nil {
 		health.allUp()
@@ -50,6 +52,11 @@ func Chain(ctx context.Context, log *slog.Logger, stopTimeout time.Duration, hea
 			err = errors.Join(err, serr)
 		}
 	}
+	for len(failed) > 0 { // what went wrong while they stopped
+		if ferr := <-failed; !errors.Is(ferr, context.Canceled) {
+			err = errors.Join(err, ferr)
+		}
+	}
 	return err
 }
 
@@ -60,7 +67,7 @@ type link struct {
 	once   sync.Once
 }
 
-// start runs the service and waits until it is ready, fails, or the chain is told to end.
+// start runs the service and waits until it is ready, it or one before it fails, or the chain is told to end.
 func (l *link) start(base, ctx context.Context, log *slog.Logger, failed chan error) error {
 	base, l.cancel = context.WithCancel(base)
 	ready := make(chan struct{})
@@ -80,13 +87,8 @@ func (l *link) start(base, ctx context.Context, log *slog.Logger, failed chan er
 		return nil
 	case <-ctx.Done():
 		return nil
-	case <-l.done:
-		select {
-		case err := <-failed:
-			return err
-		default:
-			return nil
-		}
+	case err := <-failed:
+		return err
 	}
 }
 

@@ -205,12 +205,12 @@ func (p *Process) Run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		links = append(links, Named{"pprof", &httpService{l, profiler()}})
+		links = append(links, Named{"pprof", &httpService{l, profiler(), p.Log}})
 	}
 	// The doors open last and close first: a request that was let in finds every room at work until it is answered.
 	links = append(links,
 		Named{"grpc", &grpcService{grpcServer, []net.Listener{grpcListener, inside}}},
-		Named{"http", &httpService{httpListener, p.handler(env, tel, status, keys)}})
+		Named{"http", &httpService{httpListener, p.handler(env, tel, status, keys), p.Log}})
 	return Chain(ctx, p.Log, p.Common.StopTimeout, status, links...)
 }
 
@@ -303,10 +303,14 @@ func (s *grpcService) Run(ctx context.Context, ready func()) error {
 type httpService struct {
 	listener net.Listener
 	handler  http.Handler
+	log      *slog.Logger
 }
 
 func (s *httpService) Run(ctx context.Context, ready func()) error {
-	server := &http.Server{Handler: s.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	server := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(s.listener) }()
 	ready()

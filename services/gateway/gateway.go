@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
@@ -66,7 +67,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &g.print),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-			env.Fail(w, r, withField(err))
+			env.Fail(w, r, forCaller(err))
 		}),
 		runtime.WithRoutingErrorHandler(g.noRoute),
 		runtime.SetQueryParameterParser(strictQuery{}),
@@ -137,7 +138,7 @@ func publishProxy(base string, env *run.Env) (http.Handler, error) {
 			r.SetXForwarded()
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			env.Fail(w, r, fault.Away(2e9, "ingest cannot be reached; send the events again with the same ids, which makes a repeat harmless: %w", err))
+			env.Fail(w, r, fault.Away(2*time.Second, "ingest cannot be reached; send the events again with the same ids, which makes a repeat harmless: %w", err))
 		},
 	}, nil
 }

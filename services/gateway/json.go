@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -256,15 +257,19 @@ func (q strictQuery) Parse(m proto.Message, values url.Values, filter *utilities
 
 var fieldFirst = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.\[\]-]*): (.*)`)
 
-// withField makes an Invalid fault with its field of an error whose text begins with one, as ours do that grpc-gateway
-// has turned into statuses without details.
-func withField(err error) error {
+// forCaller makes of statuses that come from grpc itself, or from grpc-gateway, something that a caller can act on.
+func forCaller(err error) error {
 	st, ok := status.FromError(err)
-	if !ok || st.Code() != codes.InvalidArgument || len(st.Details()) > 0 {
+	if !ok || len(st.Details()) > 0 {
 		return err
 	}
-	if m := fieldFirst.FindStringSubmatch(st.Message()); m != nil {
-		return fault.Field(m[1], "%s", m[2])
+	switch st.Code() {
+	case codes.InvalidArgument: // grpc-gateway leaves the text alone, which begins with the field
+		if m := fieldFirst.FindStringSubmatch(st.Message()); m != nil {
+			return fault.Field(m[1], "%s", m[2])
+		}
+	case codes.Unavailable: // grpc names addresses of ours
+		return fault.Away(2*time.Second, "a service behind the gateway cannot be reached; try again")
 	}
 	return err
 }
