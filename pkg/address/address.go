@@ -64,14 +64,18 @@ func (g *Guard) CheckURL(text string) error {
 			return refuse("port %q is none", port)
 		}
 	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	ip, err := netip.ParseAddr(host)
+	if err != nil && endsInNumber(host) {
+		return refuse("%s is neither a name nor an address; write an address as four numbers, such as 93.184.216.34", host)
+	}
 	if g.allowPrivate {
 		return nil
 	}
-	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return refuse("%s is this machine; private addresses are refused unless the operator allows them (--allow-private-addresses)", host)
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
+	if err == nil {
 		network := "tcp4"
 		if ip.Is6() {
 			network = "tcp6"
@@ -81,4 +85,11 @@ func (g *Guard) CheckURL(text string) error {
 		}
 	}
 	return nil
+}
+
+// endsInNumber says whether a host's last part is a number. There is no such name, but some resolvers take it for an
+// address in another form: 2130706433, 0x7f.1 and 0177.0.0.1 are all 127.0.0.1 to them.
+func endsInNumber(host string) bool {
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	return strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x")
 }

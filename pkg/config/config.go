@@ -118,11 +118,19 @@ func loadFile(path string, settings []setting, sections []Section) error {
 }
 
 func loadNode(file, prefix string, node *yaml.Node, settings []setting, sections []string) error {
+	if node.Tag == "!!null" { // a file, or a section, without anything in it
+		return nil
+	}
 	if node.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s:%d: %q must hold keys and values", file, node.Line, prefix)
 	}
+	seen := map[string]bool{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
+		if seen[key.Value] {
+			return fmt.Errorf("%s:%d: key %q stands twice", file, key.Line, key.Value)
+		}
+		seen[key.Value] = true
 		path := key.Value
 		if prefix != "" {
 			path = prefix + "." + key.Value
@@ -134,9 +142,6 @@ func loadNode(file, prefix string, node *yaml.Node, settings []setting, sections
 				return fmt.Errorf("%s:%d: %s: %s", file, value.Line, path, plain(err, settings[at].value))
 			}
 		case isPrefix(path, settings):
-			if value.Kind == yaml.ScalarNode && value.Value == "" {
-				continue // a section without anything in it
-			}
 			if err := loadNode(file, path, value, settings, sections); err != nil {
 				return err
 			}
@@ -236,6 +241,13 @@ func Write(w io.Writer, sections ...Section) error {
 }
 
 func show(v reflect.Value) string {
+	if v.Kind() == reflect.Slice {
+		items := make([]string, v.Len())
+		for i := range items {
+			items[i] = show(v.Index(i))
+		}
+		return "[" + strings.Join(items, ", ") + "]"
+	}
 	switch x := v.Interface().(type) {
 	case fmt.Stringer:
 		return x.String()
@@ -289,6 +301,9 @@ func (s Secret) String() string {
 	}
 	return "••••••"
 }
+
+// GoString is dots.
+func (s Secret) GoString() string { return s.String() }
 
 // MarshalText is dots.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

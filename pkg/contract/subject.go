@@ -63,10 +63,11 @@ func notNameLetter(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-')
 }
 
-// shopToken is a shop's id as one part of a subject: dots would make several parts of it, and no shop id has a '~'.
-func shopToken(shop string) string { return strings.ReplaceAll(shop, ".", "~") }
+// shopToken is a shop's id as one part of a subject or of a bucket's key: dots would make several parts of it. No shop
+// id has a '=', which is one of the few signs that a key may have.
+func shopToken(shop string) string { return strings.ReplaceAll(shop, ".", "=") }
 
-func shopOf(token string) string { return strings.ReplaceAll(token, "~", ".") }
+func shopOf(token string) string { return strings.ReplaceAll(token, "=", ".") }
 
 // EventSubject is where an event lies. Shop and type must be checked.
 func EventSubject(shop, eventType string) string {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
@@ -80,8 +81,8 @@ func lines(body []byte) ([]contract.Event, error) {
 		}
 	}
 	return many(len(list), func(i int) (contract.Event, error) {
-		if !json.Valid(list[i]) {
-			return contract.Event{}, fmt.Errorf("line %d of the body: %w", at[i], checkJSON(list[i]))
+		if err := checkJSONFrom(at[i], list[i]); err != nil {
+			return contract.Event{}, err
 		}
 		return object(list[i])
 	})
@@ -232,11 +233,18 @@ func cloudStructured(text []byte) (contract.Event, error) {
 	}
 	var bad fault.Collector
 	attributes := map[string]string{}
+	var data, base64Data bool
 	for _, m := range list {
 		switch m.name {
-		case "data":
-			e.Data = m.value
-		case "data_base64":
+		case "data", "data_base64":
+			if data || base64Data {
+				bad.Add(m.name, "the data stands twice; send one of data and data_base64, once")
+				continue
+			}
+			if data, base64Data = m.name == "data", m.name == "data_base64"; data {
+				e.Data = m.value
+				continue
+			}
 			s, err := m.text()
 			if err == nil {
 				e.Data, err = base64.StdEncoding.DecodeString(s)
@@ -251,16 +259,17 @@ func cloudStructured(text []byte) (contract.Event, error) {
 			}
 		}
 	}
-	if e.Data == nil {
-		bad.Add("data", "it is missing; it is what receivers get")
-	}
 	if t := attributes["datacontenttype"]; t != "" {
 		e.ContentType = t
-		if s := (member{"data", e.Data}); e.Data != nil && e.Data[0] == '"' && !isJSON(t) {
-			// A payload that is not JSON stands as a string in the event.
-			if text, err := s.text(); err == nil {
-				e.Data = []byte(text)
-			}
+	}
+	switch {
+	case base64Data:
+		bad.Include("", checkData(&e))
+	case !data:
+		bad.Add("data", "it is missing; it is what receivers get")
+	case e.Data[0] == '"' && !IsJSON(&e): // a payload that is not JSON stands as a string in the event
+		if text, err := (member{"data", e.Data}).text(); err == nil {
+			e.Data = []byte(text)
 		}
 	}
 	bad.Include("", cloudAttributes(&e, func(name string) string { return attributes[name] }))
@@ -336,6 +345,8 @@ func Check(e *contract.Event) error {
 		switch {
 		case len(f.value) > f.limit:
 			bad.Add(f.name, "it has %d bytes; at most %d are taken", len(f.value), f.limit)
+		case !utf8.ValidString(f.value):
+			bad.Add(f.name, "%q is not UTF-8", f.value)
 		case f.value != strings.TrimSpace(f.value) || strings.ContainsFunc(f.value, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			bad.Add(f.name, "%q has a line break, another control character, or a blank at an end", f.value)
 		}

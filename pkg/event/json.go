@@ -10,7 +10,10 @@ import (
 )
 
 // checkJSON says where a text stops being JSON.
-func checkJSON(text []byte) error {
+func checkJSON(text []byte) error { return checkJSONFrom(1, text) }
+
+// checkJSONFrom is checkJSON for a text that begins in this line of what came.
+func checkJSONFrom(line int, text []byte) error {
 	if json.Valid(text) {
 		return nil
 	}
@@ -20,7 +23,7 @@ func checkJSON(text []byte) error {
 	if !errors.As(err, &syntax) {
 		return fault.New(fault.Invalid, "the body is not JSON: %v", err)
 	}
-	line, column := 1, 1
+	column := 1
 	for _, c := range text[:max(0, min(int(syntax.Offset)-1, len(text)))] {
 		if column++; c == '\n' {
 			line, column = line+1, 1

@@ -2,9 +2,12 @@ package profile
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"shopbell.dev/pkg/fault"
 )
@@ -23,9 +26,16 @@ type part struct{ literal, place string }
 // places are what an envelope may be filled with.
 var places = []string{"id", "type", "action", "occurred_at", "shop_id", "webshop_id", "environment", "data"}
 
-// UnmarshalText reads an envelope.
-func (e *Envelope) UnmarshalText(text []byte) error {
-	*e = Envelope{text: string(text)}
+// UnmarshalYAML reads an envelope.
+func (e *Envelope) UnmarshalYAML(node *yaml.Node) error {
+	if err := e.read(node.Value); err != nil {
+		return fmt.Errorf("line %d: envelope: %w", node.Line, err)
+	}
+	return nil
+}
+
+func (e *Envelope) read(text string) error {
+	*e = Envelope{text: text}
 	seenData := false
 	rest := e.text
 	literal := ""
@@ -54,14 +64,14 @@ func (e *Envelope) UnmarshalText(text []byte) error {
 		}
 		place := word[:end]
 		if !slices.Contains(places, place) {
-			return fmt.Errorf("envelope: {%s} is not known%s", place, fault.DidYouMean(place, places))
+			return fmt.Errorf("{%s} is not known%s", place, fault.DidYouMean(place, places))
 		}
 		literal += rest[:open]
 		add(part{literal: literal})
 		literal, rest = "", word[end+1:]
 		if place == "data" {
 			if seenData {
-				return fmt.Errorf("envelope: {data} stands twice")
+				return errors.New("{data} stands twice")
 			}
 			seenData = true
 			continue
@@ -69,8 +79,16 @@ func (e *Envelope) UnmarshalText(text []byte) error {
 		add(part{place: place})
 	}
 	add(part{literal: literal})
-	if e.text != "" && !seenData {
-		return fmt.Errorf("envelope: {data} is missing")
+	switch {
+	case e.text == "":
+		return nil
+	case !seenData:
+		return errors.New("{data} is missing")
+	}
+	// An object is data that can stand only where every value can.
+	before, after := e.around(func(string) string { return `""` })
+	if !json.Valid(slices.Concat(before, []byte(`{"":""}`), after)) {
+		return errors.New("what it makes is not JSON; note that places stand without quotes: {\"type\":{type},\"data\":{data}}")
 	}
 	return nil
 }

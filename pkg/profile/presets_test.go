@@ -985,7 +985,7 @@ func sent(t *testing.T, p *profile.Profile, eventType string) []byte {
 	if p.Event(eventType) == nil {
 		t.Fatalf("%s does not know %q", p.Name, eventType)
 	}
-	return around(t, p, eventType, string(p.Sample(eventType)))
+	return around(t, p, eventType, string(p.Sample(eventType, "test")))
 }
 
 // wantTypes checks that each of these can be published and subscribed to, and that the profile says what it is.

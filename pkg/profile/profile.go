@@ -11,6 +11,8 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
@@ -57,8 +60,9 @@ type Event struct {
 	// TestOnly types are sent by test sends alone: nobody publishes or subscribes to them.
 	TestOnly bool `yaml:"test_only"`
 	// Optional types are not the platform's own, but offered beside them.
-	Optional bool   `yaml:"optional"`
-	Sample   string `yaml:"sample"` // JSON
+	Optional bool `yaml:"optional"`
+	// Sample is JSON, in which {environment} stands for the shop's.
+	Sample string `yaml:"sample"`
 }
 
 // Signature is one way in which a body is signed. A profile may have several at once.
@@ -83,12 +87,12 @@ const (
 
 var schemes = []string{string(StandardWebhooks), string(HMACSHA256Hex)}
 
-// UnmarshalText reads a scheme's name.
-func (s *Scheme) UnmarshalText(text []byte) error {
-	if !slices.Contains(schemes, string(text)) {
-		return fmt.Errorf("signature scheme %q is not known%s", text, fault.DidYouMean(string(text), schemes))
+// UnmarshalYAML reads a scheme's name.
+func (s *Scheme) UnmarshalYAML(node *yaml.Node) error {
+	if !slices.Contains(schemes, node.Value) {
+		return fmt.Errorf("line %d: signature scheme %q is not known%s", node.Line, node.Value, fault.DidYouMean(node.Value, schemes))
 	}
-	*s = Scheme(text)
+	*s = Scheme(node.Value)
 	return nil
 }
 
@@ -134,15 +138,21 @@ func parse(text []byte) (*Profile, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, errors.New("it is empty")
 		}
-		return nil, err
+		return nil, plain(err)
 	}
 	var bad fault.Collector
 	if p.Name == "" {
 		bad.Add("name", "it is missing")
 	}
+	if len(p.Events) == 0 && !p.OpenCatalog {
+		bad.Add("events", "there are none, and open_catalog is not set: no event could ever be published")
+	}
 	for i, e := range p.Events {
-		if e.Name == "" {
-			bad.Add(fmt.Sprintf("events[%d].name", i), "it is missing")
+		if err := contract.CheckEventType(e.Name); err != nil {
+			bad.Add(fmt.Sprintf("events[%d].name", i), "%s", strings.TrimPrefix(err.Error(), "type: "))
+		}
+		if p.Event(e.Name) != &p.Events[i] {
+			bad.Add(fmt.Sprintf("events[%d].name", i), "%q stands twice", e.Name)
 		}
 		if !json.Valid([]byte(e.Sample)) {
 			bad.Add(fmt.Sprintf("events[%d].sample", i), "the sample of %q is not JSON", e.Name)
@@ -158,6 +168,34 @@ func parse(text []byte) (*Profile, error) {
 	}
 	bad.Include("policy.", p.Policy.validate())
 	return p, bad.Err()
+}
+
+var unknownKey = regexp.MustCompile(`^line (\d+): field (.*) not found in type profile\.(\w+)$`)
+
+// plain says what is wrong with a file in our words: the line, and for a key that nobody knows the nearest.
+func plain(err error) error {
+	var wrong *yaml.TypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	words := make([]string, len(wrong.Errors))
+	for i, text := range wrong.Errors {
+		words[i] = text
+		if m := unknownKey.FindStringSubmatch(text); m != nil {
+			words[i] = fmt.Sprintf("line %s: key %q is not known%s", m[1], m[2], fault.DidYouMean(m[2], keys(m[3])))
+		}
+	}
+	return errors.New(strings.Join(words, "; "))
+}
+
+// keys are the keys that a file may have where a type of ours stands.
+func keys(typeName string) (names []string) {
+	for _, t := range []reflect.Type{reflect.TypeFor[Profile](), reflect.TypeFor[Policy](), reflect.TypeFor[Event](), reflect.TypeFor[Signature]()} {
+		for i := 0; t.Name() == typeName && i < t.NumField(); i++ {
+			names = append(names, t.Field(i).Tag.Get("yaml"))
+		}
+	}
+	return names
 }
 
 // Get gives a profile by its name; for an unknown name an Invalid fault on the field "profile".
@@ -233,12 +271,17 @@ func (p *Profile) Action(eventType, own string) string {
 	return own
 }
 
-// Sample is realistic data of an event type, JSON. Of a type that the profile does not know it is a small object.
-func (p *Profile) Sample(eventType string) []byte {
+// Sample is realistic data of an event type in a shop of this environment, JSON. Of a type that the profile does not know
+// it is a small object.
+func (p *Profile) Sample(eventType, environment string) []byte {
 	if e := p.Event(eventType); e != nil {
-		return []byte(e.Sample)
+		return e.sample(environment)
 	}
 	return []byte(`{"example":true}`)
+}
+
+func (e *Event) sample(environment string) []byte {
+	return []byte(strings.ReplaceAll(e.Sample, "{environment}", environment))
 }
 
 // Proto is the profile as the API shows it.
@@ -252,7 +295,8 @@ func (p *Profile) Proto() *shopbellv1.Profile {
 	}
 	for _, e := range p.Events {
 		out.Events = append(out.Events, &shopbellv1.ProfileEvent{
-			Name: e.Name, Group: e.Group, DisplayName: e.DisplayName, Description: e.Description, Sample: []byte(e.Sample),
+			Name: e.Name, Group: e.Group, DisplayName: e.DisplayName, Description: e.Description, Sample: e.sample("live"),
+			Action: e.Action, TestOnly: e.TestOnly, Optional: e.Optional,
 		})
 	}
 	return out

@@ -67,7 +67,7 @@ func (d *Directory) put(ctx context.Context, entry bus.Entry) {
 	d.byID[id] = state.Shop
 }
 
-// Get gives a shop's settings, with the defaults for those that it has not set. It may be changed by the caller.
+// Get gives a shop's settings, with the defaults for those that it has not set. It must not be changed.
 func (d *Directory) Get(id string) *shopbellv1.Shop {
 	d.mu.RLock()
 	s := d.byID[id]

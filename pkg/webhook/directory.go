@@ -231,6 +231,7 @@ func newViews(byID map[string]*Webhook) *views {
 	return v
 }
 
+// isNotFound also holds for an id that no webhook can have, such as one with a blank.
 func isNotFound(err error) bool {
-	return err != nil && (errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrKeyDeleted))
+	return err != nil && (errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrKeyDeleted) || errors.Is(err, jetstream.ErrInvalidKey))
 }

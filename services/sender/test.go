@@ -38,15 +38,15 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 			return nil, fault.Field("event_type", "%v", err)
 		}
 	}
-	now := time.Now()
+	now, shop := time.Now(), s.shops.Get(req.GetShopId())
 	e := contract.Event{
-		ShopID: req.GetShopId(), ID: id.New(id.Event, now), Type: eventType, Action: "test", Environment: "test", AcceptedAt: now,
-		OccurredAt: now.UTC().Format(time.RFC3339), ContentType: "application/json", Data: w.Profile.Sample(eventType),
+		ShopID: req.GetShopId(), ID: id.New(id.Event, now), Type: eventType, Action: "test", Environment: shop.GetEnvironment(), AcceptedAt: now,
+		OccurredAt: now.UTC().Format(time.RFC3339), ContentType: "application/json", Data: w.Profile.Sample(eventType, shop.GetEnvironment()),
 	}
 	d := contract.Delivery{Event: e, ID: id.New(id.Delivery, now), WebhookID: w.Webhook.Id, MatchedAt: now, Attempt: 1, AskedAt: now}
 	ctx, span := s.env.Tracer.Start(ctx, "test webhook")
 	defer span.End()
-	b, err := render(&d, w, s.shops.Get(d.ShopID))
+	b, err := render(&d, w, shop)
 	if err != nil {
 		return nil, fault.New(fault.Precondition, "%v", err)
 	}

@@ -215,7 +215,13 @@ type ProfileEvent struct {
 	// When it happens, in a sentence.
 	Description string `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
 	// Realistic data, for tests. In REST it stands as the JSON value it is.
-	Sample        []byte `protobuf:"bytes,5,opt,name=sample,proto3" json:"sample,omitempty"`
+	Sample []byte `protobuf:"bytes,5,opt,name=sample,proto3" json:"sample,omitempty"`
+	// The action of an event of this type that names none.
+	Action string `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
+	// True for a type that test sends alone send: nobody publishes or subscribes to it.
+	TestOnly bool `protobuf:"varint,7,opt,name=test_only,json=testOnly,proto3" json:"test_only,omitempty"`
+	// True for a type that is not the platform's own but offered beside its own.
+	Optional      bool `protobuf:"varint,8,opt,name=optional,proto3" json:"optional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -285,6 +291,27 @@ func (x *ProfileEvent) GetSample() []byte {
 	return nil
 }
 
+func (x *ProfileEvent) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ProfileEvent) GetTestOnly() bool {
+	if x != nil {
+		return x.TestOnly
+	}
+	return false
+}
+
+func (x *ProfileEvent) GetOptional() bool {
+	if x != nil {
+		return x.Optional
+	}
+	return false
+}
+
 var File_shopbell_v1_shop_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_shop_proto_rawDesc = "" +
@@ -311,13 +338,16 @@ const file_shopbell_v1_shop_proto_rawDesc = "" +
 	"\n" +
 	"signatures\x18\x06 \x03(\tR\n" +
 	"signatures\x12+\n" +
-	"\x06policy\x18\a \x01(\v2\x13.shopbell.v1.PolicyR\x06policy\"\x95\x01\n" +
+	"\x06policy\x18\a \x01(\v2\x13.shopbell.v1.PolicyR\x06policy\"\xe6\x01\n" +
 	"\fProfileEvent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12!\n" +
 	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12 \n" +
 	"\vdescription\x18\x04 \x01(\tR\vdescription\x12\x16\n" +
-	"\x06sample\x18\x05 \x01(\fR\x06sampleB+Z)shopbell.dev/proto/shopbell/v1;shopbellv1b\x06proto3"
+	"\x06sample\x18\x05 \x01(\fR\x06sample\x12\x16\n" +
+	"\x06action\x18\x06 \x01(\tR\x06action\x12\x1b\n" +
+	"\ttest_only\x18\a \x01(\bR\btestOnly\x12\x1a\n" +
+	"\boptional\x18\b \x01(\bR\boptionalB+Z)shopbell.dev/proto/shopbell/v1;shopbellv1b\x06proto3"
 
 var (
 	file_shopbell_v1_shop_proto_rawDescOnce sync.Once

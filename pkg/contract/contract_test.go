@@ -1,0 +1,126 @@
+package contract_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+
+	"shopbell.dev/pkg/contract"
+)
+
+var update = flag.Bool("update", false, "write the golden file anew")
+
+// Programs of two versions meet on one bus while a deployment is rolled out, and what was stored stays. Whoever changes
+// a line of the golden file answers for both.
+func TestContract_IsWhatTheGoldenFileSays(t *testing.T) {
+	const path = "testdata/contract.golden"
+	got := contractText(t)
+	if *update {
+		if err := os.WriteFile(path, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("the contract has changed (-golden +now); if that is meant, run: go test ./contract -update\n%s", diff)
+	}
+}
+
+func contractText(t *testing.T) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	options := contract.DefaultOptions()
+	for _, s := range contract.Streams(options) {
+		fmt.Fprintf(&out, "stream %s\n%s", s.Name, settings(t, s))
+	}
+	for _, b := range contract.Buckets(options) {
+		fmt.Fprintf(&out, "bucket %s\n%s", b.Bucket, settings(t, b))
+	}
+	for _, c := range contract.Consumers() {
+		fmt.Fprintf(&out, "consumer %s on %s\n%s", c.Config.Durable, c.Stream, settings(t, c.Config))
+	}
+	out.WriteString("keys\n")
+	fmt.Fprintf(&out, "  webhook: %s\n", contract.WebhookKey("tulip.shop", "wh_1"))
+	fmt.Fprintf(&out, "  webhooks of a shop: %s\n", contract.ShopWebhookKeys("tulip.shop"))
+	fmt.Fprintf(&out, "  shop: %s\n", contract.ShopKey("tulip.shop"))
+	fmt.Fprintf(&out, "timers of a webhook\n  %s\n", contract.LaterSubjects("wh_1"))
+
+	at := time.Date(2026, 5, 1, 8, 30, 0, 123456789, time.UTC)
+	e := contract.Event{
+		ShopID: "tulip.shop", ID: "evt_1", Type: "order.created", Action: "create", OccurredAt: "2026-05-01T10:30:00+02:00",
+		Environment: "live", Key: "order:1042", ContentType: "application/json", AcceptedAt: at, Data: []byte(`{"total":549.50}`),
+	}
+	d := contract.Delivery{Event: e, ID: "dlv_1", WebhookID: "wh_1", MatchedAt: at.Add(time.Millisecond), Attempt: 2}
+	byHand := d
+	byHand.AskedAt, byHand.WholeBody = at.Add(time.Hour), true
+	send := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7}
+	discard := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7, Discard: true}
+	for _, row := range []struct {
+		name string
+		m    *nats.Msg
+	}{
+		{"an event", e.Message()},
+		{"a delivery", d.Message()},
+		{"a delivery by hand with its whole body", byHand.Message()},
+		{"a delivery that waits for its time", d.Later(at.Add(time.Minute))},
+		{"a delivery that is held", d.Hold(42)},
+		{"a delivery that was held and goes on", d.Released(43)},
+		{"what is held is sent", send.Message()},
+		{"what is held is discarded", discard.Message()},
+		{"a record of a webhook", contract.RecordMessage("tulip.shop", "wh_1", []byte("record"), "dlv_1/2/1")},
+		{"a record of no webhook alone", contract.RecordMessage("tulip.shop", "", []byte("record"), "tulip.shop/evt_1/decision")},
+		{"a wish to switch off", contract.SwitchMessage("tulip.shop", "wh_1", []byte("wish"), "dlv_1/2/1/off")},
+	} {
+		fmt.Fprintf(&out, "message: %s\n  subject: %s\n", row.name, row.m.Subject)
+		for _, name := range slices.Sorted(maps.Keys(row.m.Header)) {
+			fmt.Fprintf(&out, "  %s: %s\n", name, strings.Join(row.m.Header[name], " | "))
+		}
+		fmt.Fprintf(&out, "  body: %s\n", row.m.Data)
+	}
+	return out.Bytes()
+}
+
+// settings are all settings that say something, so that none is forgotten here when it is added there.
+func settings(t *testing.T, config any) string {
+	t.Helper()
+	text, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all map[string]any
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	if err := dec.Decode(&all); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		value := fmt.Sprint(all[name])
+		switch value {
+		case "", "0", "false", "<nil>", "map[]", "[]":
+			continue
+		}
+		if n, ok := all[name].(json.Number); ok && slices.Contains([]string{"max_age", "duplicate_window", "ack_wait"}, name) {
+			nanos, err := n.Int64()
+			if err != nil {
+				t.Fatal(err)
+			}
+			value = time.Duration(nanos).String()
+		}
+		fmt.Fprintf(&out, "  %s: %s\n", name, value)
+	}
+	return out.String()
+}

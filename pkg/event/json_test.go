@@ -1,0 +1,89 @@
+package event
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestMembersAndItems_AreThePiecesAsTheyStand(t *testing.T) {
+	got, ok := members([]byte(` { "a" : 1.50 ,"b":{ "x":[1, 2] } , "a":"\"}" ,"":null}`))
+	want := []member{{"a", []byte("1.50")}, {"b", []byte(`{ "x":[1, 2] }`)}, {"a", []byte(`"\"}"`)}, {"", []byte("null")}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(member{})); diff != "" || !ok {
+		t.Errorf("members (-want +got), ok %v:\n%s", ok, diff)
+	}
+	list, ok := items([]byte("[ 1 ,\"],\",\n{ } ,[[]],true ]"))
+	if diff := cmp.Diff([][]byte{[]byte("1"), []byte(`"],"`), []byte("{ }"), []byte("[[]]"), []byte("true")}, list); diff != "" || !ok {
+		t.Errorf("items (-want +got), ok %v:\n%s", ok, diff)
+	}
+	for _, text := range []string{"1", `"{"`, "null", "true", " ", ""} {
+		if _, ok := members([]byte(text)); ok {
+			t.Errorf("%q is taken for an object", text)
+		}
+		if _, ok := items([]byte(text)); ok {
+			t.Errorf("%q is taken for an array", text)
+		}
+	}
+}
+
+func FuzzPieces_AreThoseOfEncodingJSON(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `[]`, `{"a":1,"b":[{"c":"\\\""}]}`, "[1 ,2\n,\t{\"x\":-1.5e+9}]", `{"a":{"b":{}},"a":[]}`, `["\u005d"]`, `"x"`, ` [ null , true,false ] `, `{"\ud800":"\ud800"}`, "{\"\xff\":1}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if !json.Valid(text) {
+			t.Skip()
+		}
+		first := bytes.TrimLeft(text, " \t\r\n")[0]
+		list, isObject := members(text)
+		if isObject != (first == '{') {
+			t.Fatalf("object %v of %q", isObject, text)
+		}
+		if isObject {
+			var want map[string]json.RawMessage
+			if err := json.Unmarshal(text, &want); err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]json.RawMessage{}
+			for _, m := range list { // of a name that stands twice, encoding/json keeps the last value, too
+				got[m.name] = m.value
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("members of %q (-encoding/json +ours):\n%s", text, diff)
+			}
+		}
+		pieces, isArray := items(text)
+		if isArray != (first == '[') {
+			t.Fatalf("array %v of %q", isArray, text)
+		}
+		if isArray {
+			var want []json.RawMessage
+			if err := json.Unmarshal(text, &want); err != nil {
+				t.Fatal(err)
+			}
+			if len(want) != len(pieces) {
+				t.Fatalf("%d items of %q, want %d", len(pieces), text, len(want))
+			}
+			for i := range want {
+				if !bytes.Equal(want[i], pieces[i]) {
+					t.Errorf("item %d of %q is %q, want %q", i, text, pieces[i], want[i])
+				}
+			}
+		}
+	})
+}
+
+func FuzzCheckJSON_GivesAPlaceInTheText(f *testing.F) {
+	f.Add([]byte("{\n\"a\" 1}"))
+	f.Add([]byte(""))
+	f.Add([]byte("\xff"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := checkJSON(text); (err == nil) != json.Valid(text) {
+			t.Errorf("checkJSON(%q) = %v, valid %v", text, err, json.Valid(text))
+		}
+	})
+}
