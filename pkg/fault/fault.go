@@ -44,11 +44,15 @@ type Fault struct {
 // Violation is what is wrong with one field.
 type Violation struct{ Field, Description string }
 
-// New makes a fault with a message for the caller; the format may wrap a cause with %w, which stays out of what the
-// caller sees only when it is not printed.
+// New makes a fault with a message for the caller. A format that ends in ": %w" wraps a cause, which is for our log and
+// not part of the message.
 func New(kind Kind, format string, args ...any) *Fault {
 	err := fmt.Errorf(format, args...)
-	return &Fault{Kind: kind, Message: err.Error(), cause: errors.Unwrap(err)}
+	f := &Fault{Kind: kind, Message: err.Error(), cause: errors.Unwrap(err)}
+	if f.cause != nil {
+		f.Message = strings.TrimSuffix(f.Message, ": "+f.cause.Error())
+	}
+	return f
 }
 
 // Field makes an Invalid fault about one field.
@@ -171,6 +175,15 @@ func HTTPStatus(st *status.Status) int {
 	default:
 		return http.StatusInternalServerError
 	}
+}
+
+// Cause is what lies behind a fault that the caller is told of, for our log; nil when nothing does.
+func Cause(err error) error {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f.cause
+	}
+	return nil
 }
 
 // Status gives what the caller is told of any error, and whether it is ours: then the caller sees only the id, under

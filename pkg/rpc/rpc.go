@@ -162,6 +162,8 @@ func Status(ctx context.Context, log *slog.Logger, doing string, err error) *sta
 	st, internal := fault.Status(err, errID)
 	if internal {
 		log.ErrorContext(ctx, "request not served", slog.String("request", doing), slog.String("error_id", errID), slog.Any("error", err))
+	} else if cause := fault.Cause(err); cause != nil {
+		log.WarnContext(ctx, "request not served for now", slog.String("request", doing), slog.String("told", st.Message()), slog.Any("error", cause))
 	}
 	return st
 }

@@ -39,7 +39,11 @@ func (s *Sender) handle(ctx context.Context, m bus.Message) {
 	if err == nil {
 		err = m.Ack()
 	}
-	if err != nil && ctx.Err() == nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+	switch {
+	case err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd):
+	case ctx.Err() != nil: // interrupted: another sender may have it at once
+		_ = m.Nak()
+	default:
 		s.env.Log.ErrorContext(ctx, "delivery not finished, it comes again", slog.Any("error", err))
 		_ = m.NakWithDelay(time.Second) // if this is not heard either, AckWait brings it back
 	}
