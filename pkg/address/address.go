@@ -2,9 +2,9 @@
 package address
 
 import (
-	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -60,7 +60,7 @@ func (g *Guard) CheckURL(text string) error {
 		return refuse("it names no host")
 	}
 	if port := u.Port(); port != "" {
-		if _, err := net.LookupPort("tcp", port); err != nil || port == "0" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return refuse("port %q is none", port)
 		}
 	}

@@ -89,16 +89,16 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger, options ...nats.
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil { // else we have closed the connection ourselves
-				log.Warn("bus away", slog.Any("error", err))
+				log.WarnContext(ctx, "bus away", slog.Any("error", err))
 			}
 		}),
-		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("bus back", slog.String("server", c.ConnectedServerName())) }),
+		nats.ReconnectHandler(func(c *nats.Conn) { log.InfoContext(ctx, "bus back", slog.String("server", c.ConnectedServerName())) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			subject := ""
 			if s != nil {
 				subject = s.Subject
 			}
-			log.Warn("bus error", slog.Any("error", err), slog.String("subject", subject))
+			log.WarnContext(ctx, "bus error", slog.Any("error", err), slog.String("subject", subject))
 		}),
 	}, options...)
 	conn, err := dial(ctx, cfg.URL, log, options)

@@ -263,4 +263,3 @@ func TestKeys_AreTakenByTheBucketsForEveryShopID(t *testing.T) {
 		t.Errorf("a key is taken for an event: %d waiting, %v", waiting, err)
 	}
 }
-

@@ -60,7 +60,7 @@ func CheckEventID(eventID string) error {
 }
 
 func notNameLetter(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-')
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '_' && r != '-'
 }
 
 // shopToken is a shop's id as one part of a subject or of a bucket's key: dots would make several parts of it. No shop

@@ -69,40 +69,64 @@ func TestParse_TakesEveryFormAndKeepsTheBytes(t *testing.T) {
 		{"data that is null", nil, "", `{"type":"paid","data":null}`, []contract.Event{small("null", "application/json")}},
 		{"data that is a string", nil, "", `{"data":"\/","type":"paid"}`, []contract.Event{small(`"\/"`, "application/json")}},
 		{"a field whose name is written with an escape", nil, "", `{"t\u0079pe":"paid","data":[]}`, []contract.Event{small("[]", "application/json")}},
-		{"an array", contentType("application/json"), "", "[" + object + "\n,\n" + `{"type":"paid","data":{}}` + "]",
-			[]contract.Event{full, small("{}", "application/json")}},
+		{
+			"an array", contentType("application/json"), "", "[" + object + "\n,\n" + `{"type":"paid","data":{}}` + "]",
+			[]contract.Event{full, small("{}", "application/json")},
+		},
 		{"an array of one", nil, "", `[{"type":"paid","data":2.50}]`, []contract.Event{small("2.50", "application/json")}},
-		{"NDJSON", contentType("application/x-ndjson"), "", `{"type":"paid","data":1}` + "\n\n" + `  {"type":"paid","data":{"b":1 ,"a":2}}  ` + "\r\n" + `{"type":"paid","data":3}`,
-			[]contract.Event{small("1", "application/json"), small(`{"b":1 ,"a":2}`, "application/json"), small("3", "application/json")}},
+		{
+			"NDJSON", contentType("application/x-ndjson"), "", `{"type":"paid","data":1}` + "\n\n" + `  {"type":"paid","data":{"b":1 ,"a":2}}  ` + "\r\n" + `{"type":"paid","data":3}`,
+			[]contract.Event{small("1", "application/json"), small(`{"b":1 ,"a":2}`, "application/json"), small("3", "application/json")},
+		},
 		{"NDJSON with a charset", contentType("application/x-ndjson; charset=utf-8"), "", `{"type":"paid","data":1}`, []contract.Event{small("1", "application/json")}},
 		{"JSON Lines", contentType("application/jsonl"), "", `{"type":"paid","data":1}` + "\n", []contract.Event{small("1", "application/json")}},
 		{"?type= with JSON", contentType("application/json"), "type=paid", awkward, []contract.Event{small(awkward, "application/json")}},
-		{"?type= with every field", contentType("application/json"), "type=order_created&id=order-1042-created&action=create&environment=live&key=order:1042&occurred_at=2026-05-01T10:30:00%2B02:00", awkward,
-			[]contract.Event{full}},
+		{
+			"?type= with every field", contentType("application/json"), "type=order_created&id=order-1042-created&action=create&environment=live&key=order:1042&occurred_at=2026-05-01T10:30:00%2B02:00", awkward,
+			[]contract.Event{full},
+		},
 		{"?type= with XML", contentType("application/xml; charset=iso-8859-1"), "type=paid", "<paid amount=\"\xe9\"/>", []contract.Event{small("<paid amount=\"\xe9\"/>", "application/xml; charset=iso-8859-1")}},
 		{"?type= with a form", contentType("application/x-www-form-urlencoded"), "type=paid", "a=1&a=%32", []contract.Event{small("a=1&a=%32", "application/x-www-form-urlencoded")}},
 		{"?type= with no content type", nil, "type=paid", "\x00\x01", []contract.Event{small("\x00\x01", "application/octet-stream")}},
 		{"?type= with nothing", contentType("text/plain"), "type=paid", "", []contract.Event{small("", "text/plain")}},
 		{"?type= with NDJSON is one event", contentType("application/x-ndjson"), "type=paid", "{}\n{}", []contract.Event{small("{}\n{}", "application/x-ndjson")}},
 		{"a CloudEvent, structured", contentType("application/cloudevents+json; charset=utf-8"), "", cloudText(`"data":` + awkward), []contract.Event{cloud}},
-		{"a CloudEvent with our extensions", contentType("application/cloudevents+json"), "", cloudText(`"key":"order:7","action":"pay","environment":"test","count":3,"truth":true,"data":1`),
-			[]contract.Event{{ID: "c1", Type: "com.example.paid", Action: "pay", Environment: "test", OccurredAt: "2026-05-01T10:30:00Z", Key: "order:7", ContentType: "application/json", Data: []byte("1")}}},
-		{"a CloudEvent with base64", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"image/png","data_base64":"` + base64.StdEncoding.EncodeToString([]byte("\x89PNG\x00")) + `"`),
-			[]contract.Event{with(cloud, "image/png", "\x89PNG\x00")}},
-		{"a CloudEvent with base64 before its content type", contentType("application/cloudevents+json"), "", cloudText(`"data_base64":"AAE=","datacontenttype":"image/png"`),
-			[]contract.Event{with(cloud, "image/png", "\x00\x01")}},
-		{"a CloudEvent with base64 and no content type", contentType("application/cloudevents+json"), "", cloudText(`"data_base64":"AAE="`),
-			[]contract.Event{with(cloud, "application/octet-stream", "\x00\x01")}},
-		{"a CloudEvent with base64 of nothing", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"image/png","data_base64":""`),
-			[]contract.Event{with(cloud, "image/png", "")}},
-		{"a CloudEvent with base64 of what looks like a JSON string", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"text/plain","data_base64":"` + base64.StdEncoding.EncodeToString([]byte(`"a\n"`)) + `"`),
-			[]contract.Event{with(cloud, "text/plain", `"a\n"`)}},
-		{"a CloudEvent with text", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"text/xml","data":"<a b=\"1\"\/>"`),
-			[]contract.Event{with(cloud, "text/xml", `<a b="1"/>`)}},
-		{"a CloudEvent with a JSON string", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"application/vnd.shop+json","data":"\/"`),
-			[]contract.Event{with(cloud, "application/vnd.shop+json", `"\/"`)}},
-		{"CloudEvents, batched", contentType("application/cloudevents-batch+json"), "", "[" + cloudText(`"data":1.0`) + "," + cloudText(`"data":2`) + "]",
-			[]contract.Event{with(cloud, "application/json", "1.0"), with(cloud, "application/json", "2")}},
+		{
+			"a CloudEvent with our extensions", contentType("application/cloudevents+json"), "", cloudText(`"key":"order:7","action":"pay","environment":"test","count":3,"truth":true,"data":1`),
+			[]contract.Event{{ID: "c1", Type: "com.example.paid", Action: "pay", Environment: "test", OccurredAt: "2026-05-01T10:30:00Z", Key: "order:7", ContentType: "application/json", Data: []byte("1")}},
+		},
+		{
+			"a CloudEvent with base64", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"image/png","data_base64":"` + base64.StdEncoding.EncodeToString([]byte("\x89PNG\x00")) + `"`),
+			[]contract.Event{with(cloud, "image/png", "\x89PNG\x00")},
+		},
+		{
+			"a CloudEvent with base64 before its content type", contentType("application/cloudevents+json"), "", cloudText(`"data_base64":"AAE=","datacontenttype":"image/png"`),
+			[]contract.Event{with(cloud, "image/png", "\x00\x01")},
+		},
+		{
+			"a CloudEvent with base64 and no content type", contentType("application/cloudevents+json"), "", cloudText(`"data_base64":"AAE="`),
+			[]contract.Event{with(cloud, "application/octet-stream", "\x00\x01")},
+		},
+		{
+			"a CloudEvent with base64 of nothing", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"image/png","data_base64":""`),
+			[]contract.Event{with(cloud, "image/png", "")},
+		},
+		{
+			"a CloudEvent with base64 of what looks like a JSON string", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"text/plain","data_base64":"` + base64.StdEncoding.EncodeToString([]byte(`"a\n"`)) + `"`),
+			[]contract.Event{with(cloud, "text/plain", `"a\n"`)},
+		},
+		{
+			"a CloudEvent with text", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"text/xml","data":"<a b=\"1\"\/>"`),
+			[]contract.Event{with(cloud, "text/xml", `<a b="1"/>`)},
+		},
+		{
+			"a CloudEvent with a JSON string", contentType("application/cloudevents+json"), "", cloudText(`"datacontenttype":"application/vnd.shop+json","data":"\/"`),
+			[]contract.Event{with(cloud, "application/vnd.shop+json", `"\/"`)},
+		},
+		{
+			"CloudEvents, batched", contentType("application/cloudevents-batch+json"), "", "[" + cloudText(`"data":1.0`) + "," + cloudText(`"data":2`) + "]",
+			[]contract.Event{with(cloud, "application/json", "1.0"), with(cloud, "application/json", "2")},
+		},
 		{"a CloudEvent, binary", binary, "", awkward, []contract.Event{cloud}},
 		{"a CloudEvent, binary, with an image", mapWith(binary, "Content-Type", "image/png"), "", "\x89PNG\x00", []contract.Event{with(cloud, "image/png", "\x89PNG\x00")}},
 		{"a CloudEvent, binary, with a percent sign that escapes nothing", mapWith(binary, "Ce-Subject", "100%"), "", "1", []contract.Event{func() contract.Event {
@@ -204,7 +228,9 @@ func TestParse_NamesThePlaceTheFieldAndTheRemedy(t *testing.T) {
 		{"a CloudEvent, binary, without an id", map[string]string{"Ce-Specversion": "1.0", "Ce-Source": "/", "Ce-Type": "t"}, "", "{}", []string{"id"}, "requires it"},
 		{"a CloudEvent, binary, with a line break in its subject", map[string]string{"Ce-Specversion": "1.0", "Ce-Id": "c1", "Ce-Source": "/", "Ce-Type": "t", "Ce-Subject": "a%0d%0ab"}, "", "{}", []string{"key"}, "line break"},
 	} {
-		t.Run(row.name, func(t *testing.T) { checkFault(t, second(parse(t, row.header, row.query, row.body)), row.fields, row.text) })
+		t.Run(row.name, func(t *testing.T) {
+			checkFault(t, second(parse(t, row.header, row.query, row.body)), row.fields, row.text)
+		})
 	}
 }
 
@@ -239,9 +265,11 @@ func TestFromProto_TakesBothContents(t *testing.T) {
 		{"bytes are JSON where nothing is said", &shopbellv1.Event{Type: "paid", Content: &shopbellv1.Event_Data{Data: []byte(awkward)}}, contract.Event{Type: "paid", ContentType: "application/json", Data: []byte(awkward)}},
 		{"bytes of another kind", &shopbellv1.Event{Type: "paid", ContentType: "image/png", Content: &shopbellv1.Event_Data{Data: []byte{0, 255}}}, contract.Event{Type: "paid", ContentType: "image/png", Data: []byte{0, 255}}},
 		{"no bytes of another kind", &shopbellv1.Event{Type: "paid", ContentType: "text/plain", Content: &shopbellv1.Event_Data{}}, contract.Event{Type: "paid", ContentType: "text/plain"}},
-		{"every field, and what only Shopbell sets is left aside",
+		{
+			"every field, and what only Shopbell sets is left aside",
 			&shopbellv1.Event{Id: "e1", Type: "paid", Action: "pay", OccurredAt: "2026-05-01T10:30:00Z", Environment: "test", Key: "k", ShopId: "other", TraceId: "x", Content: &shopbellv1.Event_Json{Json: "1"}},
-			contract.Event{ID: "e1", Type: "paid", Action: "pay", OccurredAt: "2026-05-01T10:30:00Z", Environment: "test", Key: "k", ContentType: "application/json", Data: []byte("1")}},
+			contract.Event{ID: "e1", Type: "paid", Action: "pay", OccurredAt: "2026-05-01T10:30:00Z", Environment: "test", Key: "k", ContentType: "application/json", Data: []byte("1")},
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := event.FromProto(row.in)

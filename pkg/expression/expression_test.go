@@ -9,8 +9,10 @@ import (
 )
 
 func order() *expression.Event {
-	return &expression.Event{Type: "order_created", ShopID: "demo", Environment: "live",
-		Data: []byte(`{"order_no":1042,"total":549.50,"status":"shipped","email":"kim@example.com","big":12345678901234567890,"items":[{"sku":"A"},{"sku":"B"}],"note":null}`)}
+	return &expression.Event{
+		Type: "order_created", ShopID: "demo", Environment: "live",
+		Data: []byte(`{"order_no":1042,"total":549.50,"status":"shipped","email":"kim@example.com","big":12345678901234567890,"items":[{"sku":"A"},{"sku":"B"}],"note":null}`),
+	}
 }
 
 func TestFilter_SaysWhetherAnEventIsWanted(t *testing.T) {

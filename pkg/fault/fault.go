@@ -30,6 +30,7 @@ const (
 	TooLarge                 // the request is larger than is taken
 	Exhausted                // too often; try again later
 	Unavailable              // something of ours is away; try again later
+	NotDone                  // nothing of the kind is offered
 )
 
 // Fault is an error for the caller. Make it with New or Fields.
@@ -117,7 +118,7 @@ func (f *Fault) Unwrap() error { return f.cause }
 var codeOf = map[Kind]codes.Code{
 	Internal: codes.Internal, Invalid: codes.InvalidArgument, NotFound: codes.NotFound, Conflict: codes.Aborted,
 	Precondition: codes.FailedPrecondition, Unknown: codes.Unauthenticated, Forbidden: codes.PermissionDenied,
-	TooLarge: codes.OutOfRange, Exhausted: codes.ResourceExhausted, Unavailable: codes.Unavailable,
+	TooLarge: codes.OutOfRange, Exhausted: codes.ResourceExhausted, Unavailable: codes.Unavailable, NotDone: codes.Unimplemented,
 }
 
 // GRPCStatus makes the fault a google.rpc.Status; grpc-go calls it when a method returns a fault.
@@ -171,7 +172,7 @@ func HTTPStatus(st *status.Status) int {
 	case codes.Unavailable:
 		return http.StatusServiceUnavailable
 	case codes.Unimplemented:
-		return http.StatusNotImplemented
+		return http.StatusMethodNotAllowed
 	default:
 		return http.StatusInternalServerError
 	}

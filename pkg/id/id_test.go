@@ -63,8 +63,16 @@ func TestDerived_StaysTheSame(t *testing.T) {
 func TestDerived_TellsItsPartsApart(t *testing.T) {
 	seen := map[string][]string{}
 	for _, parts := range [][]string{
-		{"demo", "evt_1", "wh_1"}, {"demo", "evt_1", "wh_2"}, {"demo", "evt_2", "wh_1"}, {"other", "evt_1", "wh_1"},
-		{"demoevt_1", "wh_1"}, {"demo", "evt_1wh_1"}, {"demo", "", "evt_1", "wh_1"}, {"wh_1", "evt_1", "demo"}, {}, {""},
+		{"demo", "evt_1", "wh_1"},
+		{"demo", "evt_1", "wh_2"},
+		{"demo", "evt_2", "wh_1"},
+		{"other", "evt_1", "wh_1"},
+		{"demoevt_1", "wh_1"},
+		{"demo", "evt_1wh_1"},
+		{"demo", "", "evt_1", "wh_1"},
+		{"wh_1", "evt_1", "demo"},
+		{},
+		{""},
 	} {
 		got := id.Derived(id.Delivery, begin, parts...)
 		if other, taken := seen[got]; taken {

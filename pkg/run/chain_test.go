@@ -273,7 +273,12 @@ func TestChain_KeepsTheValuesOfItsContext(t *testing.T) {
 	t.Parallel()
 	type key struct{}
 	got := make(chan any, 1)
-	asks := named("asks", func(ctx context.Context, ready func()) error { got <- ctx.Value(key{}); ready(); <-ctx.Done(); return nil })
+	asks := named("asks", func(ctx context.Context, ready func()) error {
+		got <- ctx.Value(key{})
+		ready()
+		<-ctx.Done()
+		return nil
+	})
 	ctx, stop := context.WithCancel(context.WithValue(t.Context(), key{}, "trace"))
 	done := make(chan error, 1)
 	go func() { done <- run.Chain(ctx, quiet, time.Minute, &run.Health{}, asks) }()

@@ -295,7 +295,7 @@ func (s *grpcService) Run(ctx context.Context, ready func()) error {
 		<-gone
 	}
 	for range waiting {
-		<-failed
+		_ = <-failed // they end because we have stopped them
 	}
 	return err
 }
@@ -324,6 +324,6 @@ func (s *httpService) Run(ctx context.Context, ready func()) error {
 	if err := server.Shutdown(bound); err != nil {
 		_ = server.Close()
 	}
-	<-failed
+	_ = <-failed // it ends because we have closed it
 	return nil
 }

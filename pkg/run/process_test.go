@@ -250,7 +250,7 @@ func TestProcess_ReadsProfilesFromAFolder(t *testing.T) {
 		t.Errorf("a folder that is not there: %v, want its path", err)
 	}
 	c.Profiles = t.TempDir()
-	if err := os.WriteFile(filepath.Join(c.Profiles, "own.yaml"), []byte("name: own\npolicy: {timeout: 5s, success_codes: [2xx]}\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(c.Profiles, "own.yaml"), []byte("name: own\nopen_catalog: true\npolicy: {timeout: 5s, success_codes: [2xx]}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var names []string

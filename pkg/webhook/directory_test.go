@@ -28,7 +28,7 @@ import (
 
 func profiles(t *testing.T) *profile.Set {
 	t.Helper()
-	set, err := profile.Load(fstest.MapFS{"own.yaml": {Data: []byte("name: own\npolicy: {timeout: 5s, retry_schedule: [1s, 2s], success_codes: [2xx]}\n")}})
+	set, err := profile.Load(fstest.MapFS{"own.yaml": {Data: []byte("name: own\nopen_catalog: true\npolicy: {timeout: 5s, retry_schedule: [1s, 2s], success_codes: [2xx]}\n")}})
 	if err != nil {
 		t.Fatal(err)
 	}

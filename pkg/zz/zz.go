@@ -17,5 +17,6 @@ import (
 	_ "go.yaml.in/yaml/v3"
 	_ "golang.org/x/sync/errgroup"
 	_ "google.golang.org/grpc"
+
 	_ "shopbell.dev/proto/shopbell/v1"
 )

@@ -155,9 +155,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 
 func (g *Gateway) noRoute(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, status int) {
 	if status == http.StatusMethodNotAllowed {
-		w.Header().Set("Content-Type", event.JSON)
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, `{"code":12,"message":"`+r.Method+` is not done at this address; see /v1/openapi.json"}`+"\n")
+		g.env.Fail(w, r, fault.New(fault.NotDone, "%s is not done at this address; see /v1/openapi.json", r.Method))
 		return
 	}
 	g.env.Fail(w, r, fault.New(fault.NotFound, "there is nothing at %s; the API is described at /v1/openapi.json", r.URL.Path))

@@ -76,7 +76,7 @@ func do(ctx context.Context, client *http.Client, target string, h http.Header, 
 		return x
 	}
 	req.Header = h
-	resp, err := client.Do(req) //nolint:gosec // the URL is the webhook's owner's; the address is guarded when it is dialled
+	resp, err := client.Do(req)
 	if err != nil {
 		x.duration = time.Since(x.began)
 		x.timings = clock.seen().timings()
@@ -195,15 +195,15 @@ func inner(err error) error {
 }
 
 // stuck says what an exchange was doing when its time was up.
-func (s parts) stuck() string {
+func (p parts) stuck() string {
 	switch {
-	case s.connectStart.IsZero() && !s.dnsStart.IsZero() && s.dnsEnd.IsZero():
+	case p.connectStart.IsZero() && !p.dnsStart.IsZero() && p.dnsEnd.IsZero():
 		return "the host's name was still being resolved"
-	case !s.connectStart.IsZero() && s.connectEnd.IsZero():
+	case !p.connectStart.IsZero() && p.connectEnd.IsZero():
 		return "the connection was still being made"
-	case !s.tlsStart.IsZero() && s.tlsEnd.IsZero():
+	case !p.tlsStart.IsZero() && p.tlsEnd.IsZero():
 		return "the TLS handshake was not finished"
-	case s.wrote.IsZero():
+	case p.wrote.IsZero():
 		return "the request was not sent to its end"
 	}
 	return "the request was sent, but the receiver did not answer"

@@ -118,10 +118,10 @@ func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Deliver
 	msgs := []*nats.Msg{record}
 	next := *d
 	next.Attempt++
-	switch {
-	case v.status == retrying:
+	switch v.status {
+	case retrying:
 		msgs = append(msgs, next.Later(x.began.Add(x.duration+v.wait)))
-	case v.status == held:
+	case held:
 		msgs = append(msgs, next.Hold(sequence(m)))
 	}
 	if v.status == failed && !d.ByHand() && !notice.Is(d.Type) {

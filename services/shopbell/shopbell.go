@@ -71,7 +71,7 @@ func (c *serveCmd) Run() error {
 	log := telemetry.Logger(s.Common.LogFormat, s.Common.LogLevel)
 	return run.UntilSignal(func(ctx context.Context) error {
 		return s.run(ctx, log, func(at run.Addresses) {
-			log.Info("shopbell is ready", slog.String("rest", "http://"+at.HTTP), slog.String("grpc", at.GRPC), slog.String("data", s.Data.Folder))
+			log.InfoContext(ctx, "shopbell is ready", slog.String("rest", "http://"+at.HTTP), slog.String("grpc", at.GRPC), slog.String("data", s.Data.Folder))
 		})
 	})
 }
@@ -111,8 +111,13 @@ func (d data) Validate() error {
 
 func (s *settings) sections() []config.Section {
 	return []config.Section{
-		{Into: &s.Common}, {Into: &s.Data}, {Name: "bus", Into: &s.Bus}, {Name: "ingest", Into: &s.Ingest},
-		{Name: "subscription", Into: &s.Subscription}, {Name: "sender", Into: &s.Sender}, {Name: "log", Into: &s.Log},
+		{Into: &s.Common},
+		{Into: &s.Data},
+		{Name: "bus", Into: &s.Bus},
+		{Name: "ingest", Into: &s.Ingest},
+		{Name: "subscription", Into: &s.Subscription},
+		{Name: "sender", Into: &s.Sender},
+		{Name: "log", Into: &s.Log},
 	}
 }
 

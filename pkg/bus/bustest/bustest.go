@@ -2,7 +2,6 @@
 package bustest
 
 import (
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -20,7 +19,7 @@ func New(t testing.TB) *bus.Bus {
 // Server is New that also gives the server, for tests that stop it.
 func Server(t testing.TB) (*bus.Bus, *bus.Embedded) {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	server, err := bus.Embed(bus.EmbedConfig{Dir: t.TempDir(), Sync: time.Second}, log)
 	if err != nil {
 		t.Fatal(err)
