@@ -295,7 +295,9 @@ func (s *grpcService) Run(ctx context.Context, ready func()) error {
 		<-gone
 	}
 	for range waiting {
-		_ = <-failed // they end because we have stopped them
+		if serr := <-failed; err == nil {
+			err = serr
+		}
 	}
 	return err
 }
@@ -324,6 +326,8 @@ func (s *httpService) Run(ctx context.Context, ready func()) error {
 	if err := server.Shutdown(bound); err != nil {
 		_ = server.Close()
 	}
-	_ = <-failed // it ends because we have closed it
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
 	return nil
 }
