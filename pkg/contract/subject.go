@@ -37,7 +37,7 @@ func CheckEventType(eventType string) error {
 	case len(eventType) > MaxEventType:
 		return fault.Field("type", "it has %d bytes; at most %d are taken", len(eventType), MaxEventType)
 	case strings.ContainsAny(eventType, "*>"):
-		return fault.Field("type", "%q has a wildcard; an event has one exact type", eventType)
+		return fault.Field("type", "%q has a wildcard; an event has one exact type, and for a webhook \"*\" alone is every type", eventType)
 	case strings.ContainsFunc(eventType, notNameLetter):
 		return fault.Field("type", "%q has a character that no type has; use letters, digits, '.', '_' and '-'", eventType)
 	case eventType[0] == '.' || eventType[len(eventType)-1] == '.' || strings.Contains(eventType, ".."):

@@ -59,7 +59,7 @@ func Parse(header http.Header, query url.Values, body []byte) ([]contract.Event,
 }
 
 func oneOrMany(body []byte, parse func([]byte) (contract.Event, error)) ([]contract.Event, error) {
-	if err := checkJSON(body); err != nil {
+	if err := CheckJSON(body); err != nil {
 		return nil, err
 	}
 	list, ok := items(body)
@@ -193,7 +193,7 @@ func bare(header http.Header, query url.Values, body []byte) (contract.Event, er
 // checkData says what is wrong with data that came as a body of its own.
 func checkData(e *contract.Event) error {
 	if IsJSON(e) && !json.Valid(e.Data) {
-		return fault.Field("data", "its content type is %s, but %v", e.ContentType, checkJSON(e.Data))
+		return fault.Field("data", "its content type is %s, but %v", e.ContentType, CheckJSON(e.Data))
 	}
 	return nil
 }
@@ -208,7 +208,7 @@ func FromProto(in *shopbellv1.Event) (contract.Event, error) {
 	switch content := in.GetContent().(type) {
 	case *shopbellv1.Event_Json:
 		e.Data, e.ContentType = []byte(content.Json), JSON
-		if err := checkJSON(e.Data); err != nil {
+		if err := CheckJSON(e.Data); err != nil {
 			bad.Add("json", "%v", err)
 		}
 	case nil:

@@ -9,8 +9,8 @@ import (
 	"shopbell.dev/pkg/fault"
 )
 
-// checkJSON says where a text stops being JSON.
-func checkJSON(text []byte) error { return checkJSONFrom(1, text) }
+// CheckJSON says where a text stops being JSON.
+func CheckJSON(text []byte) error { return checkJSONFrom(1, text) }
 
 // checkJSONFrom is checkJSON for a text that begins in this line of what came.
 func checkJSONFrom(line int, text []byte) error {

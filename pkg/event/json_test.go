@@ -82,8 +82,8 @@ func FuzzCheckJSON_GivesAPlaceInTheText(f *testing.F) {
 	f.Add([]byte(""))
 	f.Add([]byte("\xff"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if err := checkJSON(text); (err == nil) != json.Valid(text) {
-			t.Errorf("checkJSON(%q) = %v, valid %v", text, err, json.Valid(text))
+		if err := CheckJSON(text); (err == nil) != json.Valid(text) {
+			t.Errorf("CheckJSON(%q) = %v, valid %v", text, err, json.Valid(text))
 		}
 	})
 }

@@ -64,6 +64,23 @@ func Field(field, format string, args ...any) *Fault {
 	return f
 }
 
+// On gives the same fault about another field: for a check whose caller knows the field by another name. Other errors
+// become a fault about the field.
+func On(field string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var f *Fault
+	if !errors.As(err, &f) || len(f.Fields) == 0 {
+		return Field(field, "%s", err)
+	}
+	var c Collector
+	for _, v := range f.Fields {
+		c.Add(field, "%s", v.Description)
+	}
+	return c.Err()
+}
+
 // Away makes an Unavailable fault that asks the caller to come back after a while.
 func Away(retry time.Duration, format string, args ...any) *Fault {
 	f := New(Unavailable, format, args...)

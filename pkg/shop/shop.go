@@ -35,8 +35,14 @@ type Directory struct {
 	profiles *profile.Set
 	log      *slog.Logger
 
-	mu   sync.RWMutex // guards what follows
-	byID map[string]*shopbellv1.Shop
+	mu      sync.RWMutex // guards what follows
+	byID    map[string]known
+	changed chan struct{} // closed at the next change; nil while nobody waits
+}
+
+type known struct {
+	settings *shopbellv1.Shop
+	revision uint64 // in the bucket
 }
 
 // NewDirectory makes a directory that knows no shop yet. The defaults' profile must be there.
@@ -44,7 +50,7 @@ func NewDirectory(defaults Defaults, profiles *profile.Set, log *slog.Logger) (*
 	if _, err := profiles.Get(defaults.Profile); err != nil {
 		return nil, err
 	}
-	return &Directory{defaults: defaults, profiles: profiles, log: log, byID: map[string]*shopbellv1.Shop{}}, nil
+	return &Directory{defaults: defaults, profiles: profiles, log: log, byID: map[string]known{}}, nil
 }
 
 // Follow is a watch (see bus.Together) that keeps the directory until ctx ends; filled is called when it knows every
@@ -64,13 +70,38 @@ func (d *Directory) put(ctx context.Context, entry bus.Entry) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.byID[id] = state.Shop
+	d.byID[id] = known{state.Shop, entry.Revision()}
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
+	}
+}
+
+// Await returns when the directory knows a shop's settings at this revision or a later one, or when ctx ends.
+func (d *Directory) Await(ctx context.Context, id string, revision uint64) {
+	for {
+		d.mu.Lock()
+		if d.byID[id].revision >= revision {
+			d.mu.Unlock()
+			return
+		}
+		if d.changed == nil {
+			d.changed = make(chan struct{})
+		}
+		changed := d.changed
+		d.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Get gives a shop's settings, with the defaults for those that it has not set. It must not be changed.
 func (d *Directory) Get(id string) *shopbellv1.Shop {
 	d.mu.RLock()
-	s := d.byID[id]
+	s := d.byID[id].settings
 	d.mu.RUnlock()
 	return d.WithDefaults(id, s)
 }

@@ -80,7 +80,7 @@ func follow(t *testing.T, d *shop.Directory, b *bus.Bus) {
 
 func TestDirectory_FollowsItsBucketAndFillsInDefaults(t *testing.T) {
 	t.Parallel()
-	full := &shopbellv1.Shop{Id: "tulip.shop", Profile: proto.String("own"), Environment: proto.String(shop.Test), WebshopId: proto.Int64(42), Name: proto.String("Tulips")}
+	full := &shopbellv1.Shop{Id: "tulip.shop", Profile: proto.String("own"), Environment: proto.String(shop.Test), WebshopId: proto.Uint32(42), Name: proto.String("Tulips")}
 	d, bucket := setup(t, func(bucket jetstream.KeyValue) {
 		put(t, bucket, full)
 		put(t, bucket, &shopbellv1.Shop{Id: "demo", Name: proto.String("Demo")})

@@ -109,6 +109,11 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		w.Header().Set("Content-Type", event.JSON)
 		_, _ = w.Write(document)
 	})
+	for _, only := range []string{"/v1/shops/{shop_id}/events", "/v1/shops/{shop_id}/events:explain", "/v1/shops/{shop_id}/webHooks"} {
+		env.HTTP.HandleFunc(only, func(w http.ResponseWriter, r *http.Request) {
+			g.noRoute(r.Context(), nil, nil, w, r, http.StatusMethodNotAllowed)
+		})
+	}
 	env.HTTP.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		env.Fail(w, r, fault.New(fault.NotFound, "there is nothing at %s; the API is described at /v1/openapi.json", r.URL.Path))
 	})

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -165,6 +166,9 @@ func (printer) NewDecoder(r io.Reader) runtime.Decoder {
 		case len(bytes.TrimSpace(body)) == 0:
 			return io.EOF
 		}
+		if err := event.CheckJSON(body); err != nil {
+			return err
+		}
 		return explainJSON(inner.Unmarshal(body, v), v)
 	})
 }
@@ -252,7 +256,31 @@ func (q strictQuery) Parse(m proto.Message, values url.Values, filter *utilities
 			return fmt.Errorf("%s: the parameter is not known%s", name, fault.DidYouMean(name, known))
 		}
 	}
-	return q.DefaultQueryParser.Parse(m, values, filter)
+	err := q.DefaultQueryParser.Parse(m, values, filter)
+	if err == nil {
+		return nil
+	}
+	for name, value := range values { // one of them is wrong; which, the parser says in words of its own
+		f := fields.ByName(protoreflect.Name(name))
+		if f == nil || !strings.Contains(err.Error(), strconv.Quote(name)) {
+			continue
+		}
+		return fmt.Errorf("%s: %q is not %s", name, strings.Join(value, ","), wanted(f))
+	}
+	return err
+}
+
+// wanted says what a field's value looks like.
+func wanted(f protoreflect.FieldDescriptor) string {
+	switch {
+	case f.Message() != nil && f.Message().FullName() == "google.protobuf.Timestamp":
+		return `a time such as "2026-05-01T10:30:00Z"`
+	case f.Kind() == protoreflect.BoolKind:
+		return "true or false"
+	case f.Kind() == protoreflect.StringKind:
+		return "one text"
+	}
+	return "a number"
 }
 
 var fieldFirst = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.\[\]-]*): (.*)`)

@@ -59,7 +59,6 @@ func newClient(guard *address.Guard, inFlight int) *http.Client {
 			IdleConnTimeout:        90 * time.Second,
 			MaxResponseHeaderBytes: maxResponseHeaders,
 		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
@@ -76,7 +75,8 @@ func do(ctx context.Context, client *http.Client, target string, h http.Header, 
 		return x
 	}
 	req.Header = h
-	resp, err := client.Do(req)
+	// Not client.Do, which would look where a redirect leads, and fail if that is nowhere.
+	resp, err := client.Transport.RoundTrip(req)
 	if err != nil {
 		x.duration = time.Since(x.began)
 		x.timings = clock.seen().timings()
@@ -85,7 +85,9 @@ func do(ctx context.Context, client *http.Client, target string, h http.Header, 
 	}
 	x.code, x.response = resp.StatusCode, resp.Header
 	x.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
-	x.body, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if x.code != http.StatusSwitchingProtocols { // its body is the connection, which our deadline does not end
+		x.body, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	}
 	_ = resp.Body.Close()
 	if int64(len(x.body)) > limit {
 		x.body, x.cut = x.body[:limit], true
@@ -119,13 +121,21 @@ func (s *stopwatch) seen() parts {
 
 func (s *stopwatch) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
-		DNSStart:             func(httptrace.DNSStartInfo) { s.mark(&s.dnsStart) },
-		DNSDone:              func(httptrace.DNSDoneInfo) { s.mark(&s.dnsEnd) },
-		ConnectStart:         func(string, string) { s.mark(&s.connectStart) },
-		ConnectDone:          func(string, string, error) { s.mark(&s.connectEnd) },
-		TLSHandshakeStart:    func() { s.mark(&s.tlsStart) },
-		TLSHandshakeDone:     func(tls.ConnectionState, error) { s.mark(&s.tlsEnd) },
-		WroteRequest:         func(httptrace.WroteRequestInfo) { s.mark(&s.wrote) },
+		DNSStart:          func(httptrace.DNSStartInfo) { s.mark(&s.dnsStart) },
+		DNSDone:           func(httptrace.DNSDoneInfo) { s.mark(&s.dnsEnd) },
+		ConnectStart:      func(string, string) { s.mark(&s.connectStart) },
+		ConnectDone:       func(string, string, error) { s.mark(&s.connectEnd) },
+		TLSHandshakeStart: func() { s.mark(&s.tlsStart) },
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			if err == nil {
+				s.mark(&s.tlsEnd)
+			}
+		},
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				s.mark(&s.wrote)
+			}
+		},
 		GotFirstResponseByte: func() { s.mark(&s.first) },
 	}
 }
@@ -150,6 +160,7 @@ func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 func classify(err error, timeout time.Duration, clock *stopwatch) (class, problem string) {
 	cause := inner(err)
 	var dns *net.DNSError
+	var late net.Error
 	var op *net.OpError
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
@@ -167,11 +178,13 @@ func classify(err error, timeout time.Duration, clock *stopwatch) (class, proble
 			return "dns", fmt.Sprintf("there is no host %s", dns.Name)
 		}
 		return "dns", fmt.Sprintf("the name %s could not be resolved: %s", dns.Name, dns.Err)
+	case errors.As(err, &late) && late.Timeout(): // a limit of the transport's own
+		return "timeout", "no answer in time: " + clock.seen().stuck()
 	case errors.As(err, &host):
 		return "tls", "the receiver's certificate is not for this host: " + host.Error()
 	case errors.As(err, &cert):
 		return "tls", "the receiver's certificate is not trusted: " + cert.Err.Error()
-	case errors.As(err, &record), errors.As(err, &alert), strings.HasPrefix(cause.Error(), "tls: "), strings.Contains(cause.Error(), "HTTP response to HTTPS client"):
+	case errors.As(err, &record), errors.As(err, &alert), strings.Contains(cause.Error(), "tls: "), strings.Contains(cause.Error(), "HTTP response to HTTPS client"):
 		return "tls", "no TLS connection could be made: " + cause.Error()
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connect", "the receiver refuses the connection: nothing listens there"
@@ -181,6 +194,9 @@ func classify(err error, timeout time.Duration, clock *stopwatch) (class, proble
 		return "body_too_large", fmt.Sprintf("the answer's headers are larger than %d bytes", maxResponseHeaders)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "connect", "the receiver closed the connection without an answer"
+	}
+	if strings.HasPrefix(cause.Error(), "net/http: invalid header field") {
+		return "request", "the request cannot be made: " + cause.Error()
 	}
 	return "protocol", "what the receiver answered is not HTTP: " + cause.Error()
 }

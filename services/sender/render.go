@@ -77,7 +77,7 @@ func fill(place string, d *contract.Delivery, w *webhook.Webhook, shop *shopbell
 	case "shop_id":
 		return profile.Quote(d.ShopID)
 	case "webshop_id":
-		return strconv.FormatInt(shop.GetWebshopId(), 10)
+		return strconv.FormatUint(uint64(shop.GetWebshopId()), 10)
 	case "environment":
 		return profile.Quote(d.Environment)
 	}
@@ -123,7 +123,7 @@ func headers(d *contract.Delivery, w *webhook.Webhook, contentType string, body 
 }
 
 // secretWords are what names of headers have whose values nobody else may see.
-var secretWords = []string{"authorization", "cookie", "key", "token", "secret", "password"}
+var secretWords = []string{"auth", "cookie", "credential", "key", "password", "secret", "token"}
 
 const mask = "••••••"
 

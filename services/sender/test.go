@@ -31,16 +31,16 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 		eventType = firstType(w)
 	}
 	if err := contract.CheckEventType(eventType); err != nil {
-		return nil, fault.Field("event_type", "%v", err)
+		return nil, fault.On("event_type", err)
 	}
 	if known := w.Profile.Event(eventType); known == nil || !known.TestOnly {
 		if err := w.Profile.CheckType(eventType); err != nil {
-			return nil, fault.Field("event_type", "%v", err)
+			return nil, fault.On("event_type", err)
 		}
 	}
 	now, shop := time.Now(), s.shops.Get(req.GetShopId())
 	e := contract.Event{
-		ShopID: req.GetShopId(), ID: id.New(id.Event, now), Type: eventType, Action: "test", Environment: shop.GetEnvironment(), AcceptedAt: now,
+		ShopID: req.GetShopId(), ID: id.New(id.Event, now), Type: eventType, Environment: shop.GetEnvironment(), AcceptedAt: now,
 		OccurredAt: now.UTC().Format(time.RFC3339), ContentType: "application/json", Data: w.Profile.Sample(eventType, shop.GetEnvironment()),
 	}
 	d := contract.Delivery{Event: e, ID: id.New(id.Delivery, now), WebhookID: w.Webhook.Id, MatchedAt: now, Attempt: 1, AskedAt: now}

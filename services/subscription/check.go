@@ -45,7 +45,7 @@ func (s *Subscription) check(state *busv1.WebhookState) error {
 	if err == nil {
 		for i, t := range w.Events {
 			if t != webhook.AnyType && !notice.Is(t) {
-				bad.Include(fmt.Sprintf("events[%d].", i), rules.CheckType(t))
+				bad.Include("", fault.On(fmt.Sprintf("events[%d]", i), rules.CheckType(t)))
 			}
 		}
 		_, err = webhook.Check(state, s.env.Profiles)
@@ -67,7 +67,7 @@ func (s *Subscription) checkEvents(w *shopbellv1.Webhook, bad *fault.Collector) 
 			continue
 		}
 		if err := contract.CheckEventType(t); err != nil {
-			bad.Add(fmt.Sprintf("events[%d]", i), "%s (a \"*\" alone stands for every type)", strings.TrimPrefix(err.Error(), "type: "))
+			bad.Include("", fault.On(fmt.Sprintf("events[%d]", i), err))
 		}
 		if slices.Contains(w.Events[:i], t) {
 			bad.Add(fmt.Sprintf("events[%d]", i), "%q stands twice", t)

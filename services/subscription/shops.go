@@ -54,8 +54,12 @@ func (s *Subscription) UpdateShop(ctx context.Context, req *subscriptionv1.Updat
 		if err != nil {
 			return nil, fmt.Errorf("write shop %s: %w", set.Id, err)
 		}
-		_, err = s.settings.Update(ctx, contract.ShopKey(set.Id), value, revision)
+		revision, err = s.settings.Update(ctx, contract.ShopKey(set.Id), value, revision)
 		if err == nil {
+			// What comes after the answer is done by the new settings, as far as this process goes.
+			bound, cancel := context.WithTimeout(ctx, awaitOwn)
+			s.shops.Await(bound, set.Id, revision)
+			cancel()
 			return s.shops.WithDefaults(set.Id, set), nil
 		}
 		if !errors.Is(err, jetstream.ErrKeyExists) {

@@ -46,7 +46,12 @@ func (s *Subscription) CreateWebhook(ctx context.Context, req *subscriptionv1.Cr
 	own.Id, own.ShopId = id.New(id.Webhook, now), req.GetShopId()
 	own.CreatedAt, own.UpdatedAt, own.Etag, own.Secret = timestamppb.New(now), timestamppb.New(now), "", nil
 	if own.Profile == "" {
-		own.Profile = s.shops.Get(req.GetShopId()).GetProfile()
+		// From the bucket and not from our directory, which may be a moment behind: the webhook keeps it.
+		set, _, err := s.loadShop(ctx, own.ShopId)
+		if err != nil {
+			return nil, err
+		}
+		own.Profile = s.shops.WithDefaults(own.ShopId, set).GetProfile()
 	}
 	state := &busv1.WebhookState{Webhook: own, Secrets: []*busv1.Secret{{Value: secret}}}
 	if err := s.check(state); err != nil {
@@ -63,10 +68,13 @@ func (s *Subscription) CreateWebhook(ctx context.Context, req *subscriptionv1.Cr
 	return s.answer(ctx, state, revision), nil
 }
 
+// awaitOwn bounds how long an answer waits for our own directories to know what it tells of.
+const awaitOwn = 2 * time.Second
+
 // answer is a webhook as the API shows it, once our own directory knows it: an event that is published after the answer
 // is matched to it.
 func (s *Subscription) answer(ctx context.Context, state *busv1.WebhookState, revision uint64) *shopbellv1.Webhook {
-	bound, cancel := context.WithTimeout(ctx, 2*time.Second)
+	bound, cancel := context.WithTimeout(ctx, awaitOwn)
 	defer cancel()
 	s.webhooks.Await(bound, state.Webhook.ShopId, state.Webhook.Id, revision)
 	return webhook.New(state, revision, s.env.Profiles).Proto()

@@ -31,7 +31,7 @@ type Shop struct {
 	// "live" or "test": the environment of its events that name none.
 	Environment *string `protobuf:"bytes,3,opt,name=environment,proto3,oneof" json:"environment,omitempty"`
 	// The shop's number in its own platform.
-	WebshopId *int64 `protobuf:"varint,4,opt,name=webshop_id,json=webshopId,proto3,oneof" json:"webshop_id,omitempty"`
+	WebshopId *uint32 `protobuf:"varint,4,opt,name=webshop_id,json=webshopId,proto3,oneof" json:"webshop_id,omitempty"`
 	// A name for people, at most 200 bytes.
 	Name          *string `protobuf:"bytes,5,opt,name=name,proto3,oneof" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -89,7 +89,7 @@ func (x *Shop) GetEnvironment() string {
 	return ""
 }
 
-func (x *Shop) GetWebshopId() int64 {
+func (x *Shop) GetWebshopId() uint32 {
 	if x != nil && x.WebshopId != nil {
 		return *x.WebshopId
 	}
@@ -322,7 +322,7 @@ const file_shopbell_v1_shop_proto_rawDesc = "" +
 	"\aprofile\x18\x02 \x01(\tH\x00R\aprofile\x88\x01\x01\x12%\n" +
 	"\venvironment\x18\x03 \x01(\tH\x01R\venvironment\x88\x01\x01\x12\"\n" +
 	"\n" +
-	"webshop_id\x18\x04 \x01(\x03H\x02R\twebshopId\x88\x01\x01\x12\x17\n" +
+	"webshop_id\x18\x04 \x01(\rH\x02R\twebshopId\x88\x01\x01\x12\x17\n" +
 	"\x04name\x18\x05 \x01(\tH\x03R\x04name\x88\x01\x01B\n" +
 	"\n" +
 	"\b_profileB\x0e\n" +
