@@ -16,6 +16,11 @@ import (
 // Message is a message that was handed out. Exactly one of its verdicts must be given: Ack, Nak, NakWithDelay or Term.
 type Message = jetstream.Msg
 
+// heartbeat is how often the server says that a pull still stands. After two that were missed the client pulls anew, which
+// also ends a stall of its own: under load nats.go 1.55 may handle all that it has pulled before it notes that the pull is
+// over, and then waits without one. With the default of 15s that was seen to stop a consumer for 30s.
+const heartbeat = time.Second
+
 // Consume hands the messages of a consumer to handle one after the other, from one goroutine, until ctx ends; then it
 // hands over what it has pulled and returns. Handle must not block longer than it takes another message to be made
 // room for: it usually starts a goroutine. Ahead is how many messages are pulled in advance.
@@ -26,6 +31,7 @@ func (b *Bus) Consume(ctx context.Context, consumer string, ahead int, handle fu
 	}
 	flow, err := c.Consume(handle,
 		jetstream.PullMaxMessages(ahead),
+		jetstream.PullHeartbeat(heartbeat),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			b.log.WarnContext(ctx, "consuming is disturbed, going on", slog.String("consumer", consumer), slog.Any("error", err))
 		}))
