@@ -26,6 +26,9 @@ const heartbeat = time.Second
 // room for: it usually starts a goroutine. Ahead is how many messages are pulled in advance.
 func (b *Bus) Consume(ctx context.Context, consumer string, ahead int, handle func(Message)) error {
 	c, err := b.consumer(ctx, consumer)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ const (
 	hdrAcceptedAt  = "Shopbell-Accepted-At"
 	hdrDelivery    = "Shopbell-Delivery"
 	hdrWebhook     = "Shopbell-Webhook"
+	hdrRevision    = "Shopbell-Webhook-Revision"
 	hdrMatchedAt   = "Shopbell-Matched-At"
 	hdrAttempt     = "Shopbell-Attempt"
 	hdrByHand      = "Shopbell-By-Hand"
@@ -48,10 +49,12 @@ type Event struct {
 type Delivery struct {
 	Event
 	ID, WebhookID string
-	MatchedAt     time.Time
-	Attempt       int       // the number of the attempt to make, from 1
-	AskedAt       time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
-	WholeBody     bool      // Data is the body, made before, and goes out as it is
+	// Revision is the webhook's when it was matched: whoever sends knows from it when his own view is older.
+	Revision  uint64
+	MatchedAt time.Time
+	Attempt   int       // the number of the attempt to make, from 1
+	AskedAt   time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
+	WholeBody bool      // Data is the body, made before, and goes out as it is
 }
 
 // ByHand says whether somebody asked for this attempt. It is not followed by others.
@@ -135,6 +138,9 @@ func (d *Delivery) headers() nats.Header {
 	d.setHeaders(h)
 	set(h, hdrDelivery, d.ID)
 	set(h, hdrWebhook, d.WebhookID)
+	if d.Revision > 0 {
+		set(h, hdrRevision, strconv.FormatUint(d.Revision, 10))
+	}
 	set(h, hdrMatchedAt, d.MatchedAt.UTC().Format(time.RFC3339Nano))
 	set(h, hdrAttempt, strconv.Itoa(d.Attempt))
 	if d.ByHand() {
@@ -159,6 +165,11 @@ func ParseDelivery(h nats.Header, data []byte) (Delivery, error) {
 	}
 	if d.MatchedAt, err = time.Parse(time.RFC3339Nano, get(h, hdrMatchedAt)); err != nil {
 		return d, fmt.Errorf("delivery message %s: time of matching: %w", d.ID, err)
+	}
+	if text := get(h, hdrRevision); text != "" {
+		if d.Revision, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return d, fmt.Errorf("delivery message %s: revision of the webhook: %w", d.ID, err)
+		}
 	}
 	if asked := get(h, hdrByHand); asked != "" {
 		if d.AskedAt, err = time.Parse(time.RFC3339Nano, asked); err != nil {

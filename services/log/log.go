@@ -115,6 +115,10 @@ func (l *Log) ResendDelivery(ctx context.Context, req *logv1.ResendDeliveryReque
 	return &logv1.ResendDeliveryResponse{DeliveryId: d.ID}, nil
 }
 
+// logLag is how long after a delivery was made the log may still lack its event: it follows the two by consumers of their
+// own.
+const logLag = time.Minute
+
 // again makes one more attempt out of what is known of a delivery: with the body that was sent before, or, before the
 // first attempt, with the event's data.
 func again(known *store.Delivery, now time.Time) (*contract.Delivery, error) {
@@ -133,6 +137,8 @@ func again(known *store.Delivery, now time.Time) (*contract.Delivery, error) {
 	switch {
 	case known.BodyKnown:
 		d.Data, d.WholeBody, d.ContentType = was.GetBody(), true, sentType(known)
+	case known.Event == nil && now.Sub(was.GetCreatedAt().AsTime()) < logLag:
+		return nil, fault.Away(time.Second, "the log does not have the event's data yet; try again")
 	case known.Event == nil || len(known.Attempts) > 0:
 		return nil, fault.New(fault.Precondition, "the log no longer has the data of this delivery, so it cannot be sent again; publish the event anew")
 	}

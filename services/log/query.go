@@ -32,6 +32,9 @@ const (
 // GetEvent reads an event with its story.
 func (q queries) GetEvent(ctx context.Context, r *logv1.GetEventRequest) (*shopbellv1.Event, error) {
 	e, err := q.store.Event(ctx, r.GetShopId(), r.GetEventId())
+	if err == nil && e.Event.GetAcceptedAt() == nil {
+		err = store.ErrNotFound // what became of it is here before the event itself: a moment more
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fault.New(fault.NotFound, "no event %q in shop %q: check both ids; the log follows the bus within a "+
 			"second or so, and forgets what is older than its retention", r.GetEventId(), r.GetShopId())

@@ -117,7 +117,7 @@ func (t *teller) attempt(d *shopbellv1.Delivery, made *busv1.AttemptMade) {
 		fmt.Fprintf(&b, " (%s%s)", a.GetErrorClass(), because(": ", hideQuery(a.GetError(), a.GetUrl())))
 	}
 	if made.GetStatus() == "retrying" {
-		b.WriteString(": tried again")
+		b.WriteString(": the next attempt is due")
 		if a.GetNextAttemptAt() != nil {
 			b.WriteString(" at " + clock(a.GetNextAttemptAt().AsTime()))
 		}
@@ -134,14 +134,16 @@ func (t *teller) outcome(webhookID, status, reason string, attempts int32) strin
 	webhook := t.webhook(webhookID)
 	switch status {
 	case "delivered":
-		return "delivered to " + webhook
+		return "delivered to " + webhook + because(": ", reason)
 	case "held":
 		return "held for " + webhook + because(" because ", reason)
 	case "failed":
-		switch attempts {
-		case 0:
+		switch {
+		case strings.HasPrefix(reason, "given up"):
+			return reason // it says it all
+		case attempts == 0:
 			return "given up for " + webhook + because(": ", reason)
-		case 1:
+		case attempts == 1:
 			return "given up after 1 attempt" + because(": ", reason)
 		default:
 			return fmt.Sprintf("given up after %d attempts%s", attempts, because(": ", reason))

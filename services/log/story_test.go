@@ -111,7 +111,7 @@ func TestTell(t *testing.T) {
 			[]string{
 				"accepted",
 				"matched to 1 of 1 webhook",
-				"attempt 1 to https://example.com/hooks/a%20b answered 500 after 12 ms: tried again at 2026-05-01T12:00:02.005Z",
+				"attempt 1 to https://example.com/hooks/a%20b answered 500 after 12 ms: the next attempt is due at 2026-05-01T12:00:02.005Z",
 				"attempt 2 to https://example.com/hooks/a%20b answered 204 after 9 ms",
 				"delivered to wh_1 (Warehouse)",
 			},

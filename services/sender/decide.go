@@ -30,7 +30,11 @@ type verdict struct {
 func decide(rules profile.Policy, attempt int, byHand bool, x *exchange, random float64) verdict {
 	phrase := rules.Deletes(x.body)
 	if x.class == "" && rules.Succeeds(x.code) {
-		return verdict{status: delivered, phrase: phrase}
+		v := verdict{status: delivered, phrase: phrase}
+		if phrase != "" {
+			v.reason = fmt.Sprintf("answered %q, which deletes the webhook", phrase)
+		}
+		return v
 	}
 	wait, again := rules.Wait(attempt, x.retryAfter, random)
 	off := x.code > 0 && rules.Disables(x.code, byHand || !again)

@@ -56,7 +56,7 @@ func TestDecide_SaysWhatFollows(t *testing.T) {
 		{"it switches off with the last attempt", func(p *profile.Policy) { p.DisableAfter = profile.LastAttempt }, 3, false, answered(410), 0, verdict{status: held, off: true, reason: "it is kept"}},
 		{"nothing switches off", func(p *profile.Policy) { p.DisableCodes = nil }, 1, false, answered(410), 0, verdict{status: retrying, wait: 10 * time.Second}},
 		{"a phrase deletes", phrase, 1, false, &exchange{code: 500, body: []byte("<h1>Delete this webhook!")}, 0, verdict{status: failed, phrase: "delete this webhook", reason: `answered "delete this webhook", which deletes the webhook`}},
-		{"a phrase deletes with a success", phrase, 1, false, &exchange{code: 200, body: []byte("ok, but delete this webhook")}, 0, verdict{status: delivered, phrase: "delete this webhook"}},
+		{"a phrase deletes with a success", phrase, 1, false, &exchange{code: 200, body: []byte("ok, but delete this webhook")}, 0, verdict{status: delivered, phrase: "delete this webhook", reason: "which deletes the webhook"}},
 		{"a phrase goes before a code", phrase, 1, false, &exchange{code: 410, body: []byte("delete this webhook")}, 0, verdict{status: failed, phrase: "delete this webhook", reason: "which deletes the webhook"}},
 	} {
 		got := decide(rules(row.change), row.attempt, row.byHand, row.x, row.random)

@@ -77,9 +77,9 @@ func (s *Sender) finish(ctx context.Context, m bus.Message) error {
 }
 
 // webhook gives the webhook of a delivery, or nil when it was deleted. Our directory may be a moment behind: where it
-// knows of no webhook, or of one that is off, the bucket is asked.
+// knows of no webhook, of an older one than was matched, or of one that is off, the bucket is asked.
 func (s *Sender) webhook(ctx context.Context, d *contract.Delivery) (*webhook.Webhook, error) {
-	if w := s.webhooks.Get(d.ShopID, d.WebhookID); w != nil && w.Off() == "" {
+	if w := s.webhooks.Get(d.ShopID, d.WebhookID); w != nil && w.Revision >= d.Revision && w.Off() == "" {
 		return w, nil
 	}
 	bound, cancel := context.WithTimeout(ctx, publishTimeout)

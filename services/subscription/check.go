@@ -2,6 +2,7 @@ package subscription
 
 import (
 	"fmt"
+	"maps"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -87,13 +88,20 @@ func checkHeaders(headers map[string]string, bad *fault.Collector) {
 		bad.Add("headers", "there are %d; at most %d are taken", len(headers), maxHeaders)
 	}
 	size := 0
-	for name, value := range headers {
+	seen := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		value := headers[name]
 		size += len(name) + len(value)
 		at := "headers." + name
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		if other, twice := seen[canonical]; twice {
+			bad.Add("headers", "%s and %s are one header, which stands twice", other, name)
+		}
+		seen[canonical] = name
 		switch {
 		case !httpguts.ValidHeaderFieldName(name):
 			bad.Add("headers", "%q is no header name; use letters, digits and '-'", name)
-		case slices.Contains(reserved, textproto.CanonicalMIMEHeaderKey(name)):
+		case slices.Contains(reserved, canonical):
 			bad.Add(at, "Shopbell or HTTP sets it; choose another name")
 		case !httpguts.ValidHeaderFieldValue(value) || strings.TrimSpace(value) != value:
 			bad.Add(at, "its value has a line break, another control character, or a blank at an end")

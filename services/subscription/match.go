@@ -113,7 +113,7 @@ func (s *Subscription) decideOne(ctx context.Context, e *contract.Event, msgs []
 		}
 		w := matched[next]
 		next++
-		d := contract.Delivery{Event: *e, ID: c.DeliveryId, WebhookID: c.WebhookId, MatchedAt: now, Attempt: 1}
+		d := contract.Delivery{Event: *e, ID: c.DeliveryId, WebhookID: c.WebhookId, Revision: w.Revision, MatchedAt: now, Attempt: 1}
 		m := d.Message()
 		if w.Delay > 0 {
 			due := e.AcceptedAt.Add(w.Delay)

@@ -92,9 +92,12 @@ func noWebhook(shop, webhookID string) error {
 	return fault.New(fault.NotFound, "there is no webhook %s in shop %s; list them with GET /v1/shops/%s/webhooks", webhookID, shop, shop)
 }
 
+// isID says whether a text may be a webhook's id: one part of a subject.
+func isID(text string) bool { return text != "" && !strings.ContainsAny(text, ".*> \t\r\n") }
+
 // load reads a webhook from the bucket.
 func (s *Subscription) load(ctx context.Context, shop, webhookID string) (*webhook.Webhook, error) {
-	if strings.ContainsAny(webhookID, ".*> ") {
+	if !isID(webhookID) {
 		return nil, noWebhook(shop, webhookID)
 	}
 	w, err := s.webhooks.Fetch(ctx, shop, webhookID)
@@ -206,6 +209,12 @@ func (s *Subscription) UpdateWebhook(ctx context.Context, req *subscriptionv1.Up
 // DeleteWebhook removes a webhook and has what is held for it discarded.
 func (s *Subscription) DeleteWebhook(ctx context.Context, req *subscriptionv1.DeleteWebhookRequest) (*subscriptionv1.DeleteWebhookResponse, error) {
 	w, err := s.load(ctx, req.GetShopId(), req.GetWebhookId())
+	if fault.IsKind(err, fault.NotFound) && isID(req.GetWebhookId()) {
+		// Whoever deleted it may have died before he had what is held discarded.
+		if rerr := s.release(ctx, req.GetShopId(), req.GetWebhookId(), true); rerr != nil {
+			return nil, rerr
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

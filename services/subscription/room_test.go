@@ -1,0 +1,1009 @@
+package subscription
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/bus/bustest"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/notice"
+	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/shop"
+	"shopbell.dev/pkg/webhook"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+const closed = "name: closed\npolicy: {timeout: 5s, retry_schedule: [1m], success_codes: [2xx]}\nevents:\n  - {name: order_created, sample: '1'}\n  - {name: paid, sample: '1'}\n"
+
+func profiles(t *testing.T) *profile.Set {
+	t.Helper()
+	set, err := profile.Load(fstest.MapFS{"closed.yaml": {Data: []byte(closed)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// bundle is subscription at work on a bus of its own.
+type bundle struct {
+	*Subscription
+	bus *bus.Bus
+	js  jetstream.JetStream // what a test does to the bus that no room does
+	log *lines
+}
+
+type lines struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	b := &bundle{log: &lines{}}
+	var server *bus.Embedded
+	b.bus, server = bustest.Server(t)
+	conn, err := nats.Connect("", server.Option())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	if b.js, err = jetstream.New(conn); err != nil {
+		t.Fatal(err)
+	}
+	b.open(t)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- b.Run(ctx, func() { close(ready) }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("run: %v", err)
+		}
+	})
+	select {
+	case <-ready:
+	case <-time.After(10 * time.Second):
+		t.Fatal("subscription is never ready")
+	}
+	return b
+}
+
+func (b *bundle) open(t *testing.T) {
+	t.Helper()
+	provider := sdktrace.NewTracerProvider()
+	service, err := New(Defaults(), &run.Env{
+		Log: slog.New(slog.NewTextHandler(b.log, nil)), Bus: b.bus, Profiles: profiles(t), Tracing: provider, Tracer: provider.Tracer("subscription"),
+		Metrics: prometheus.NewRegistry(), GRPC: grpc.NewServer(), Shop: shop.Defaults{Profile: "standard", Environment: shop.Live},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Subscription = service.(*Subscription)
+}
+
+func (b *bundle) create(t *testing.T, w *shopbellv1.Webhook) *shopbellv1.Webhook {
+	t.Helper()
+	if w.Url == "" {
+		w.Url = "https://example.com/hooks"
+	}
+	if w.Events == nil {
+		w.Events = []string{"paid"}
+	}
+	out, err := b.CreateWebhook(t.Context(), &subscriptionv1.CreateWebhookRequest{ShopId: "demo", Webhook: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (b *bundle) read(t *testing.T, id string) *shopbellv1.Webhook {
+	t.Helper()
+	w, err := b.GetWebhook(t.Context(), &subscriptionv1.GetWebhookRequest{ShopId: "demo", WebhookId: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (b *bundle) update(t *testing.T, id string, change *shopbellv1.Webhook, mask ...string) (*shopbellv1.Webhook, error) {
+	t.Helper()
+	req := &subscriptionv1.UpdateWebhookRequest{ShopId: "demo", WebhookId: id, Webhook: change}
+	if mask != nil {
+		req.UpdateMask = &fieldmaskpb.FieldMask{Paths: mask}
+	}
+	return b.UpdateWebhook(t.Context(), req)
+}
+
+// stored is all messages that a stream holds, in order.
+func (b *bundle) stored(t *testing.T, name string) (out []*jetstream.RawStreamMsg) {
+	t.Helper()
+	stream, err := b.js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := stream.CachedInfo().State
+	for seq := state.FirstSeq; seq <= state.LastSeq && state.Msgs > 0; seq++ {
+		if m, err := stream.GetMsg(t.Context(), seq); err == nil {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func (b *bundle) decisions(t *testing.T, atLeast int) (out []*busv1.Record) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d decisions are recorded", atLeast), func() bool {
+		out = nil
+		for _, m := range b.stored(t, contract.Outcomes) {
+			r := &busv1.Record{}
+			if err := proto.Unmarshal(m.Data, r); err == nil && r.GetDecision() != nil {
+				out = append(out, r)
+			}
+		}
+		return len(out) >= atLeast
+	})
+	return out
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it is never so: %s", what)
+		}
+	}
+}
+
+func fieldsOf(t *testing.T, err error) []string {
+	t.Helper()
+	var f *fault.Fault
+	if !errors.As(err, &f) {
+		t.Errorf("error %v, want a fault", err)
+		return nil
+	}
+	var out []string
+	for _, v := range f.Fields {
+		out = append(out, v.Field)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func happened(id, eventType string) *contract.Event {
+	return &contract.Event{
+		ShopID: "demo", ID: id, Type: eventType, Environment: shop.Live, ContentType: "application/json", AcceptedAt: time.Now(), Data: []byte(`{"total":549.50}`),
+	}
+}
+
+func TestWebhooks_LiveFromCreationToDeletion(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := b.create(t, &shopbellv1.Webhook{Label: proto.String("Warehouse"), Headers: map[string]string{"X-Env": "prod"}, Secret: proto.String("a-secret-of-my-own")})
+	if !strings.HasPrefix(made.Id, "wh_") || made.ShopId != "demo" || made.Status != webhook.Enabled || made.Profile != "standard" || made.Etag == "" ||
+		made.CreatedAt == nil || made.Secret != nil || made.GetPolicy().GetTimeout() == nil {
+		t.Errorf("made %v", made)
+	}
+	if got := b.read(t, made.Id); cmp.Diff(made.String(), got.String()) != "" {
+		t.Errorf("read %v, want what was made: %v", got, made)
+	}
+	kept, err := b.GetWebhookSecret(t.Context(), &subscriptionv1.GetWebhookSecretRequest{ShopId: "demo", WebhookId: made.Id})
+	if err != nil || kept.Secret != "a-secret-of-my-own" || len(kept.Old) != 0 {
+		t.Errorf("secret %v, %v", kept, err)
+	}
+	generated := b.create(t, &shopbellv1.Webhook{})
+	own, err := b.GetWebhookSecret(t.Context(), &subscriptionv1.GetWebhookSecretRequest{ShopId: "demo", WebhookId: generated.Id})
+	if err != nil || !strings.HasPrefix(own.Secret, "whsec_") {
+		t.Errorf("generated secret %v, %v", own, err)
+	}
+
+	changed, err := b.update(t, made.Id, &shopbellv1.Webhook{Url: "https://example.com/other", Etag: made.Etag})
+	if err != nil || changed.Url != "https://example.com/other" || changed.GetLabel() != "Warehouse" || changed.Etag == made.Etag || !changed.UpdatedAt.AsTime().After(made.UpdatedAt.AsTime()) {
+		t.Errorf("changed %v, %v", changed, err)
+	}
+	_, err = b.update(t, made.Id, &shopbellv1.Webhook{Url: "https://example.com/third", Etag: made.Etag})
+	if !fault.IsKind(err, fault.Conflict) || !strings.Contains(err.Error(), "read it again") {
+		t.Errorf("a change with an old etag: %v, want a conflict", err)
+	}
+	if got := b.read(t, made.Id); got.Url != "https://example.com/other" {
+		t.Errorf("a refused change was made: %s", got.Url)
+	}
+	_, err = b.DeleteWebhook(t.Context(), &subscriptionv1.DeleteWebhookRequest{ShopId: "demo", WebhookId: made.Id, Etag: made.Etag})
+	if !fault.IsKind(err, fault.Conflict) {
+		t.Errorf("a deletion with an old etag: %v, want a conflict", err)
+	}
+	if _, err := b.DeleteWebhook(t.Context(), &subscriptionv1.DeleteWebhookRequest{ShopId: "demo", WebhookId: made.Id, Etag: changed.Etag}); err != nil {
+		t.Errorf("a deletion with the etag of now: %v", err)
+	}
+	for name, call := range map[string]func(shop, id string) error{
+		"read": func(shop, id string) error {
+			_, err := b.GetWebhook(t.Context(), &subscriptionv1.GetWebhookRequest{ShopId: shop, WebhookId: id})
+			return err
+		},
+		"change": func(shop, id string) error {
+			_, err := b.UpdateWebhook(t.Context(), &subscriptionv1.UpdateWebhookRequest{ShopId: shop, WebhookId: id, Webhook: &shopbellv1.Webhook{Url: "https://example.com"}})
+			return err
+		},
+		"delete": func(shop, id string) error {
+			_, err := b.DeleteWebhook(t.Context(), &subscriptionv1.DeleteWebhookRequest{ShopId: shop, WebhookId: id})
+			return err
+		},
+		"secret": func(shop, id string) error {
+			_, err := b.GetWebhookSecret(t.Context(), &subscriptionv1.GetWebhookSecretRequest{ShopId: shop, WebhookId: id})
+			return err
+		},
+		"rotate": func(shop, id string) error {
+			_, err := b.RotateSecret(t.Context(), &subscriptionv1.RotateSecretRequest{ShopId: shop, WebhookId: id})
+			return err
+		},
+		"enable": func(shop, id string) error {
+			_, err := b.EnableWebhook(t.Context(), &subscriptionv1.EnableWebhookRequest{ShopId: shop, WebhookId: id})
+			return err
+		},
+		"disable": func(shop, id string) error {
+			_, err := b.DisableWebhook(t.Context(), &subscriptionv1.DisableWebhookRequest{ShopId: shop, WebhookId: id})
+			return err
+		},
+	} {
+		for _, pair := range [][2]string{{"demo", made.Id}, {"other", generated.Id}, {"demo", "*"}, {"demo", "wh ä"}, {"demo", "a.b"}} {
+			if err := call(pair[0], pair[1]); !fault.IsKind(err, fault.NotFound) {
+				t.Errorf("%s of %q: %v, want not found", name, pair, err)
+			}
+		}
+	}
+}
+
+func TestCreateWebhook_NamesEveryFieldThatIsWrong(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	many := make([]string, 501)
+	for i := range many {
+		many[i] = fmt.Sprintf("type_%d", i)
+	}
+	headers := func(n int, value string) map[string]string {
+		out := map[string]string{}
+		for i := range n {
+			out[fmt.Sprintf("X-%d", i)] = value
+		}
+		return out
+	}
+	for _, row := range []struct {
+		name   string
+		change func(*shopbellv1.Webhook)
+		fields []string // that are named; none: it is taken
+		text   string
+	}{
+		{"as it must be", func(*shopbellv1.Webhook) {}, nil, ""},
+		{"every type", func(w *shopbellv1.Webhook) { w.Events = []string{"*"} }, nil, ""},
+		{"a type that an open catalog does not name", func(w *shopbellv1.Webhook) { w.Events = []string{"my.own-type_1"} }, nil, ""},
+		{"our own notices", func(w *shopbellv1.Webhook) { w.Profile, w.Events = "closed", []string{notice.WebhookDisabled, "paid"} }, nil, ""},
+		{"off from the beginning", func(w *shopbellv1.Webhook) { w.Status = webhook.Disabled }, nil, ""},
+		{"500 types", func(w *shopbellv1.Webhook) { w.Events = many[:500] }, nil, ""},
+		{"50 headers", func(w *shopbellv1.Webhook) { w.Headers = headers(50, "x") }, nil, ""},
+		{"no url", func(w *shopbellv1.Webhook) { w.Url = "" }, []string{"url"}, "missing"},
+		{"a relative url", func(w *shopbellv1.Webhook) { w.Url = "/hooks" }, []string{"url"}, "relative"},
+		{"another scheme", func(w *shopbellv1.Webhook) { w.Url = "ftp://example.com" }, []string{"url"}, "http are taken"},
+		{"a private address", func(w *shopbellv1.Webhook) { w.Url = "http://10.0.0.1/" }, []string{"url"}, "--allow-private-addresses"},
+		{"no events", func(w *shopbellv1.Webhook) { w.Events = nil }, []string{"events"}, `"*" for all`},
+		{"501 types", func(w *shopbellv1.Webhook) { w.Events = many }, []string{"events"}, "at most 500"},
+		{"a type with a wildcard", func(w *shopbellv1.Webhook) { w.Events = []string{"order.*"} }, []string{"events[0]"}, "alone is every type"},
+		{"a type twice", func(w *shopbellv1.Webhook) { w.Events = []string{"paid", "paid"} }, []string{"events[1]"}, "twice"},
+		{"a type outside a closed catalog", func(w *shopbellv1.Webhook) { w.Profile, w.Events = "closed", []string{"paid", "order.created"} }, []string{"events[1]"}, `did you mean "order_created"?`},
+		{"a profile that is not there", func(w *shopbellv1.Webhook) { w.Profile = "standart" }, []string{"profile"}, `did you mean "standard"?`},
+		{"a label that is too long", func(w *shopbellv1.Webhook) { w.Label = proto.String(strings.Repeat("x", 201)) }, []string{"label"}, "at most 200"},
+		{"another environment", func(w *shopbellv1.Webhook) { w.Environment = proto.String("prod") }, []string{"environment"}, "live nor test"},
+		{"a delay in weeks", func(w *shopbellv1.Webhook) { w.Delay = &shopbellv1.Delay{Value: 1, Unit: "week"} }, []string{"delay.unit"}, "there are second"},
+		{"a delay of nothing", func(w *shopbellv1.Webhook) { w.Delay = &shopbellv1.Delay{Value: 0, Unit: "day"} }, []string{"delay.value"}, "leave delay out"},
+		{"a timeout that is too long", func(w *shopbellv1.Webhook) { w.Policy = &shopbellv1.Policy{Timeout: durationpb.New(time.Hour)} }, []string{"policy.timeout"}, "1m0s"},
+		{"more attempts than the schedule has", func(w *shopbellv1.Webhook) { w.Policy = &shopbellv1.Policy{MaxAttempts: proto.Int32(99)} }, []string{"policy.max_attempts"}, "one more than"},
+		{"a filter with a mistake", func(w *shopbellv1.Webhook) { w.Filter = proto.String("data.total >") }, []string{"filter"}, "filter: "},
+		{"a filter that is no truth", func(w *shopbellv1.Webhook) { w.Filter = proto.String("1 + 1") }, []string{"filter"}, "filter: "},
+		{"a transform with a mistake", func(w *shopbellv1.Webhook) { w.Transform = proto.String("{'a': dta}") }, []string{"transform"}, "transform: "},
+		{"a format that is none", func(w *shopbellv1.Webhook) { w.Format = proto.String("yaml") }, []string{"format"}, "json nor xml"},
+		{"51 headers", func(w *shopbellv1.Webhook) { w.Headers = headers(51, "x") }, []string{"headers"}, "at most 50"},
+		{"headers that are too long", func(w *shopbellv1.Webhook) { w.Headers = headers(9, strings.Repeat("x", 1000)) }, []string{"headers"}, "at most 8192"},
+		{"a header's name with a blank", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X Env": "a"} }, []string{"headers"}, "no header name"},
+		{"a header that we set", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"webhook-ID": "a"} }, []string{"headers.webhook-ID"}, "choose another"},
+		{"a header that HTTP sets", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"content-length": "7"} }, []string{"headers.content-length"}, "choose another"},
+		{"a header's value with a line break", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Env": "a\r\nHost: b"} }, []string{"headers.X-Env"}, "line break"},
+		{"a header in two cases", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Env": "a", "x-env": "b"} }, []string{"headers"}, "twice"},
+		{"a secret that is too short", func(w *shopbellv1.Webhook) { w.Secret = proto.String("short") }, []string{"secret"}, "16 to 128"},
+		{"a secret that is no base64", func(w *shopbellv1.Webhook) { w.Secret = proto.String("whsec_not base64 at all") }, []string{"secret"}, "not base64"},
+		{"an id of one's own", func(w *shopbellv1.Webhook) { w.Id = "wh_1" }, []string{"id"}, "leave it out"},
+		{"a status that is none", func(w *shopbellv1.Webhook) { w.Status = "paused" }, []string{"status"}, "enabled nor disabled"},
+		{"several at once", func(w *shopbellv1.Webhook) {
+			w.Url, w.Events, w.Label = "x", nil, proto.String(strings.Repeat("x", 201))
+		}, []string{"events", "label", "url"}, "; "},
+	} {
+		w := &shopbellv1.Webhook{Url: "https://example.com/hooks", Events: []string{"paid"}}
+		row.change(w)
+		_, err := b.CreateWebhook(t.Context(), &subscriptionv1.CreateWebhookRequest{ShopId: "demo", Webhook: w})
+		if row.fields == nil {
+			if err != nil {
+				t.Errorf("%s: %v", row.name, err)
+			}
+			continue
+		}
+		if diff := cmp.Diff(row.fields, fieldsOf(t, err)); diff != "" || !strings.Contains(err.Error(), row.text) {
+			t.Errorf("%s: %v, want %q\n%s", row.name, err, row.text, diff)
+		}
+		if w.Secret != nil && strings.Contains(err.Error(), w.GetSecret()) {
+			t.Errorf("%s: the secret is in %v", row.name, err)
+		}
+	}
+}
+
+func TestUpdateWebhook_ChangesWhatIsNamedAndNothingElse(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	full := func() *shopbellv1.Webhook {
+		return &shopbellv1.Webhook{
+			Url: "https://example.com/hooks", Events: []string{"paid"}, Label: proto.String("Warehouse"), Environment: proto.String("live"),
+			Headers: map[string]string{"X-Env": "prod", "X-More": "1"}, Delay: &shopbellv1.Delay{Value: 2, Unit: "day"},
+			Policy: &shopbellv1.Policy{Timeout: durationpb.New(7 * time.Second), Jitter: proto.Bool(false), MaxAttempts: proto.Int32(2)},
+		}
+	}
+	for _, row := range []struct {
+		name   string
+		change *shopbellv1.Webhook
+		mask   []string
+		want   func(w *shopbellv1.Webhook) bool // of the answer
+	}{
+		{"without a mask, what has a value", &shopbellv1.Webhook{Url: "https://example.com/other"}, nil, func(w *shopbellv1.Webhook) bool {
+			return w.Url == "https://example.com/other" && w.GetLabel() == "Warehouse" && w.Delay.GetValue() == 2 && len(w.Headers) == 2
+		}},
+		{"what the mask names, and not what else is given", &shopbellv1.Webhook{Url: "https://example.com/other", Label: proto.String("Other")}, []string{"label"}, func(w *shopbellv1.Webhook) bool {
+			return w.Url == "https://example.com/hooks" && w.GetLabel() == "Other"
+		}},
+		{"named and without a value is taken away", &shopbellv1.Webhook{}, []string{"label", "delay", "environment", "headers"}, func(w *shopbellv1.Webhook) bool {
+			return w.Label == nil && w.Delay == nil && w.Environment == nil && len(w.Headers) == 0 && w.Url == "https://example.com/hooks"
+		}},
+		{"one rule alone", &shopbellv1.Webhook{Policy: &shopbellv1.Policy{Timeout: durationpb.New(9 * time.Second)}}, []string{"policy.timeout"}, func(w *shopbellv1.Webhook) bool {
+			return w.Policy.Timeout.AsDuration() == 9*time.Second && !w.Policy.GetJitter() && w.Policy.GetMaxAttempts() == 2
+		}},
+		{"one rule back to the profile's", &shopbellv1.Webhook{}, []string{"policy.timeout"}, func(w *shopbellv1.Webhook) bool {
+			return w.Policy.Timeout.AsDuration() == 15*time.Second && !w.Policy.GetJitter() && w.Policy.GetMaxAttempts() == 2
+		}},
+		{"all rules back to the profile's", &shopbellv1.Webhook{}, []string{"policy"}, func(w *shopbellv1.Webhook) bool {
+			return w.Policy.Timeout.AsDuration() == 15*time.Second && w.Policy.GetJitter() && w.Policy.GetMaxAttempts() == 10
+		}},
+		{"all rules anew", &shopbellv1.Webhook{Policy: &shopbellv1.Policy{Jitter: proto.Bool(true)}}, []string{"policy"}, func(w *shopbellv1.Webhook) bool {
+			return w.Policy.Timeout.AsDuration() == 15*time.Second && w.Policy.GetJitter() && w.Policy.GetMaxAttempts() == 10
+		}},
+		{"a part of the headers stands for all", &shopbellv1.Webhook{Headers: map[string]string{"X-New": "1"}}, []string{"headers.X-New"}, func(w *shopbellv1.Webhook) bool {
+			return len(w.Headers) == 1 && w.Headers["X-New"] == "1"
+		}},
+		{"a part of the delay stands for all", &shopbellv1.Webhook{Delay: &shopbellv1.Delay{Value: 3, Unit: "hour"}}, []string{"delay.value", "delay.unit"}, func(w *shopbellv1.Webhook) bool {
+			return w.Delay.GetValue() == 3 && w.Delay.GetUnit() == "hour"
+		}},
+		{"what only Shopbell sets is left aside", &shopbellv1.Webhook{Id: "wh_9", ShopId: "x", Etag: "", CreatedAt: timestamppb.New(time.Unix(1, 0)), Status: webhook.Enabled, Label: proto.String("Other")},
+			[]string{"id", "shop_id", "created_at", "updated_at", "etag", "disabled_reason", "disabled_at", "status", "label"}, func(w *shopbellv1.Webhook) bool {
+				return w.Id != "wh_9" && w.ShopId == "demo" && w.CreatedAt.AsTime().Year() > 2000 && w.GetLabel() == "Other"
+			}},
+		{"an empty mask changes nothing", &shopbellv1.Webhook{Url: "https://example.com/other"}, []string{}, func(w *shopbellv1.Webhook) bool { return w.Url == "https://example.com/hooks" }},
+	} {
+		made := b.create(t, full())
+		got, err := b.update(t, made.Id, row.change, row.mask...)
+		if row.mask != nil && len(row.mask) == 0 {
+			got, err = b.UpdateWebhook(t.Context(), &subscriptionv1.UpdateWebhookRequest{ShopId: "demo", WebhookId: made.Id, Webhook: row.change, UpdateMask: &fieldmaskpb.FieldMask{}})
+		}
+		if err != nil {
+			t.Errorf("%s: %v", row.name, err)
+			continue
+		}
+		if !row.want(got) {
+			t.Errorf("%s: %v", row.name, got)
+		}
+		if again := b.read(t, made.Id); cmp.Diff(got.String(), again.String()) != "" {
+			t.Errorf("%s: answered %v, but it is %v", row.name, got, again)
+		}
+	}
+	for _, row := range []struct {
+		name   string
+		change *shopbellv1.Webhook
+		mask   []string
+		field  string
+		text   string
+	}{
+		{"a field that is not there", &shopbellv1.Webhook{}, []string{"lable"}, "update_mask", `did you mean "label"?`},
+		{"a rule that is not there", &shopbellv1.Webhook{}, []string{"policy.time_out"}, "update_mask", `did you mean "timeout"?`},
+		{"the status", &shopbellv1.Webhook{Status: webhook.Disabled}, nil, "status", ":disable"},
+		{"the secret", &shopbellv1.Webhook{Secret: proto.String("whsec_x")}, nil, "secret", ":rotate_secret"},
+		{"the secret taken away", &shopbellv1.Webhook{}, []string{"secret"}, "secret", ":rotate_secret"},
+		{"the url taken away", &shopbellv1.Webhook{}, []string{"url"}, "url", "missing"},
+		{"the events taken away", &shopbellv1.Webhook{}, []string{"events"}, "events", "empty"},
+		{"a url that is refused", &shopbellv1.Webhook{Url: "http://127.0.0.1/"}, nil, "url", "private"},
+		{"a rule that cannot be", &shopbellv1.Webhook{Policy: &shopbellv1.Policy{Timeout: durationpb.New(0)}}, []string{"policy.timeout"}, "policy.timeout", "between"},
+	} {
+		made := b.create(t, full())
+		_, err := b.update(t, made.Id, row.change, row.mask...)
+		if err == nil || !slices.Contains(fieldsOf(t, err), row.field) || !strings.Contains(err.Error(), row.text) {
+			t.Errorf("%s: %v, want an error on %s with %q", row.name, err, row.field, row.text)
+		}
+		if again := b.read(t, made.Id); again.Etag != made.Etag {
+			t.Errorf("%s: a refused change was made", row.name)
+		}
+	}
+}
+
+func TestUpdateWebhook_LosesNoChangeOfTwoAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := b.create(t, &shopbellv1.Webhook{})
+	var both sync.WaitGroup
+	for _, change := range []*shopbellv1.Webhook{{Label: proto.String("Warehouse")}, {Url: "https://example.com/other"}, {Environment: proto.String("live")}} {
+		both.Go(func() {
+			if _, err := b.update(t, made.Id, change); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	if got := b.read(t, made.Id); got.GetLabel() != "Warehouse" || got.Url != "https://example.com/other" || got.GetEnvironment() != "live" {
+		t.Errorf("after all changes: %v", got)
+	}
+}
+
+func TestListWebhooks_PagesWithoutHolesOrRepeats(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var want []string
+	for i := range 7 {
+		want = append(want, b.create(t, &shopbellv1.Webhook{Label: proto.String(fmt.Sprint(i))}).Id)
+	}
+	slices.Sort(want)
+	for _, size := range []int32{0, 1, 2, 3, 6, 7, 8} {
+		var got []string
+		token := ""
+		for range 20 {
+			page, err := b.ListWebhooks(t.Context(), &subscriptionv1.ListWebhooksRequest{ShopId: "demo", PageSize: size, PageToken: token})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if size > 0 && len(page.Webhooks) > int(size) {
+				t.Errorf("a page of %d has %d", size, len(page.Webhooks))
+			}
+			for _, w := range page.Webhooks {
+				got = append(got, w.Id)
+				if w.Secret != nil {
+					t.Error("a list shows a secret")
+				}
+			}
+			if token = page.NextPageToken; token == "" {
+				break
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("pages of %d (-want +got):\n%s", size, diff)
+		}
+	}
+	page, err := b.ListWebhooks(t.Context(), &subscriptionv1.ListWebhooksRequest{ShopId: "demo", PageSize: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, req := range map[string]*subscriptionv1.ListWebhooksRequest{
+		"of another shop": {ShopId: "other", PageToken: page.NextPageToken},
+		"of another list": {ShopId: "demo", PageToken: "ZGVsaXZlcmllcy9kZW1vL2Rsdl8x"},
+		"made up":         {ShopId: "demo", PageToken: "next!"},
+		"a bit of one":    {ShopId: "demo", PageToken: page.NextPageToken[:7]},
+	} {
+		_, err := b.ListWebhooks(t.Context(), req)
+		if !slices.Equal(fieldsOf(t, err), []string{"page_token"}) {
+			t.Errorf("a token %s: %v, want an error on page_token", name, err)
+		}
+	}
+	empty, err := b.ListWebhooks(t.Context(), &subscriptionv1.ListWebhooksRequest{ShopId: "nobody"})
+	if err != nil || len(empty.Webhooks) != 0 || empty.NextPageToken != "" {
+		t.Errorf("of a shop without webhooks: %v, %v", empty, err)
+	}
+}
+
+func TestRotateSecret_LetsTheOldOneSignForAWhile(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := b.create(t, &shopbellv1.Webhook{Secret: proto.String("secret-number-one")})
+	rotate := func(req *subscriptionv1.RotateSecretRequest) (*subscriptionv1.WebhookSecret, error) {
+		req.ShopId, req.WebhookId = "demo", made.Id
+		return b.RotateSecret(t.Context(), req)
+	}
+	got, err := rotate(&subscriptionv1.RotateSecretRequest{})
+	if err != nil || !strings.HasPrefix(got.Secret, "whsec_") || len(got.Old) != 1 || got.Old[0].Secret != "secret-number-one" {
+		t.Fatalf("first rotation: %v, %v", got, err)
+	}
+	if left := time.Until(got.Old[0].ExpiresAt.AsTime()); left < 23*time.Hour || left > 24*time.Hour {
+		t.Errorf("the old one signs for %s, want 24h", left)
+	}
+	got, err = rotate(&subscriptionv1.RotateSecretRequest{Secret: "secret-number-three", Overlap: durationpb.New(time.Hour)})
+	if err != nil || got.Secret != "secret-number-three" || len(got.Old) != 2 {
+		t.Fatalf("second rotation: %v, %v", got, err)
+	}
+	for _, old := range got.Old { // a shorter overlap shortens that of all before
+		if left := time.Until(old.ExpiresAt.AsTime()); left > time.Hour {
+			t.Errorf("%s signs for %s, want an hour at most", old.Secret, left)
+		}
+	}
+	if again := b.webhooks.Get("demo", made.Id); len(again.Signing(time.Now())) != 3 || len(again.Signing(time.Now().Add(2*time.Hour))) != 1 {
+		t.Errorf("%d secrets sign now and %d in two hours, want 3 and 1", len(again.Signing(time.Now())), len(again.Signing(time.Now().Add(2*time.Hour))))
+	}
+	got, err = rotate(&subscriptionv1.RotateSecretRequest{Secret: "secret-number-three"})
+	if err != nil || got.Secret != "secret-number-three" || len(got.Old) != 2 {
+		t.Errorf("the same again: %v, %v, want it to stay one", got, err)
+	}
+	for range 2 {
+		if _, err = rotate(&subscriptionv1.RotateSecretRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err = rotate(&subscriptionv1.RotateSecretRequest{}); !fault.IsKind(err, fault.Precondition) {
+		t.Errorf("a sixth at once: %v, want it refused", err)
+	}
+	got, err = rotate(&subscriptionv1.RotateSecretRequest{Overlap: durationpb.New(0)})
+	if err != nil || len(got.Old) != 0 {
+		t.Errorf("without an overlap: %v, %v, want the new one alone", got, err)
+	}
+	for field, req := range map[string]*subscriptionv1.RotateSecretRequest{
+		"secret": {Secret: "short"}, "overlap": {Overlap: durationpb.New(31 * 24 * time.Hour)},
+	} {
+		if _, err := rotate(req); !slices.Equal(fieldsOf(t, err), []string{field}) {
+			t.Errorf("%v: %v, want an error on %s", req, err, field)
+		}
+	}
+	if _, err := rotate(&subscriptionv1.RotateSecretRequest{Overlap: durationpb.New(-time.Second)}); !slices.Equal(fieldsOf(t, err), []string{"overlap"}) {
+		t.Errorf("an overlap backwards: %v", err)
+	}
+}
+
+func TestEvents_BecomeDeliveriesAndARecordOfTheDecision(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	plain := b.create(t, &shopbellv1.Webhook{Label: proto.String("plain")})
+	delayed := b.create(t, &shopbellv1.Webhook{Label: proto.String("delayed"), Delay: &shopbellv1.Delay{Value: 2, Unit: "day"}})
+	filtered := b.create(t, &shopbellv1.Webhook{Label: proto.String("filtered"), Filter: proto.String("data.total > 1000.0")})
+	other := b.create(t, &shopbellv1.Webhook{Label: proto.String("other"), Events: []string{"order_created"}})
+	e := happened("evt_1", "paid")
+	if err := b.bus.Publish(t.Context(), e.Message(), happened("evt_2", "nobody_wants_it").Message()); err != nil {
+		t.Fatal(err)
+	}
+	records := b.decisions(t, 2)
+	considered := map[string]*shopbellv1.Considered{}
+	for _, r := range records {
+		if r.EventId == "evt_2" && len(r.GetDecision().Considered) != 0 {
+			t.Errorf("an event that nobody wants considers %v", r.GetDecision())
+		}
+		for _, c := range r.GetDecision().Considered {
+			considered[c.WebhookId] = c
+		}
+	}
+	if len(considered) != 3 || considered[other.Id] != nil {
+		t.Errorf("considered %v, want the three that subscribe", considered)
+	}
+	if c := considered[filtered.Id]; c.GetMatched() || !strings.Contains(c.GetReason(), "its filter says no: data.total > 1000.0") {
+		t.Errorf("the filtered one: %v", c)
+	}
+	bySubject := map[string]*jetstream.RawStreamMsg{}
+	for _, m := range b.stored(t, contract.Deliveries) {
+		bySubject[m.Subject] = m
+	}
+	if len(bySubject) != 2 {
+		t.Errorf("%d messages on DELIVERIES, want 2", len(bySubject))
+	}
+	now, later := bySubject[contract.DeliverySubject(plain.Id)], bySubject[contract.LaterSubject(delayed.Id, considered[delayed.Id].GetDeliveryId())]
+	if now == nil || later == nil {
+		t.Fatalf("DELIVERIES holds %v, want one at once and one later", bySubject)
+	}
+	d, err := contract.ParseDelivery(now.Header, now.Data)
+	if err != nil || d.ID != considered[plain.Id].GetDeliveryId() || d.Attempt != 1 || string(d.Data) != string(e.Data) || d.Event.ID != "evt_1" {
+		t.Errorf("delivery %+v, %v", d, err)
+	}
+	due := e.AcceptedAt.Add(48 * time.Hour)
+	if got := later.Header.Get("Nats-Schedule"); got != "@at "+due.UTC().Format(time.RFC3339Nano) {
+		t.Errorf("the delayed one fires %s, want %s", got, due.UTC())
+	}
+	for _, r := range records {
+		if r.EventId == "evt_1" && !r.GetDecision().Due[delayed.Id].AsTime().Equal(due.UTC()) {
+			t.Errorf("the record says it is due %v, want %s", r.GetDecision().Due, due)
+		}
+	}
+}
+
+// Whoever dies between publishing and acking decides again: no second delivery may come of it.
+func TestEvents_DecidedAgainMakeNothingNew(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.create(t, &shopbellv1.Webhook{})
+	e := happened("evt_1", "paid")
+	var first []*nats.Msg
+	for range 2 {
+		msgs, err := b.decideOne(t.Context(), e, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.bus.Publish(t.Context(), msgs...); err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = msgs
+		}
+	}
+	if got := len(b.stored(t, contract.Deliveries)); got != 1 {
+		t.Errorf("%d deliveries, want 1", got)
+	}
+	if got := len(b.decisions(t, 1)); got != 1 || len(first) != 2 {
+		t.Errorf("%d records of %d messages, want 1 of 2", got, len(first))
+	}
+}
+
+func TestEvents_ThatAreNoneAreLeftOut(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.create(t, &shopbellv1.Webhook{})
+	if err := b.bus.Publish(t.Context(), &nats.Msg{Subject: "events.demo.paid", Header: nats.Header{}, Data: []byte("x")}, happened("evt_1", "paid").Message()); err != nil {
+		t.Fatal(err)
+	}
+	b.decisions(t, 1)
+	eventually(t, "nothing is left to decide", func() bool {
+		waiting, unanswered, err := b.bus.Pending(t.Context(), contract.Matcher)
+		return err == nil && waiting == 0 && unanswered == 0
+	})
+	if !strings.Contains(b.log.String(), "is no event") {
+		t.Errorf("the log does not tell:\n%s", b.log)
+	}
+}
+
+func (b *bundle) wish(t *testing.T, w *shopbellv1.Webhook, change func(*busv1.SwitchOff)) {
+	t.Helper()
+	wish := &busv1.SwitchOff{
+		At: timestamppb.Now(), ShopId: "demo", WebhookId: w.Id, DeliveryId: "dlv_1", Url: w.Url, Reason: "switched off by its receiver: it answered 410 Gone to delivery dlv_1",
+	}
+	change(wish)
+	value, err := proto.Marshal(wish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.bus.Publish(t.Context(), contract.SwitchMessage("demo", w.Id, value, fmt.Sprintf("%s/%d", wish.DeliveryId, time.Now().UnixNano()))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the wish was heard", func() bool {
+		waiting, unanswered, err := b.bus.Pending(t.Context(), contract.Switcher)
+		return err == nil && waiting == 0 && unanswered == 0
+	})
+}
+
+func (b *bundle) notices(t *testing.T) (out []string) {
+	t.Helper()
+	for _, m := range b.stored(t, contract.Events) {
+		e, err := contract.ParseEvent(m.Header, m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, e.Type)
+	}
+	return out
+}
+
+func TestSwitchOff_HearsTheReceiverAndTellsTheOwner(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w := b.create(t, &shopbellv1.Webhook{})
+	b.wish(t, w, func(*busv1.SwitchOff) {})
+	got := b.read(t, w.Id)
+	if got.Status != webhook.Disabled || !strings.Contains(got.GetDisabledReason(), "410 Gone") || got.DisabledAt == nil {
+		t.Errorf("after the wish: %v", got)
+	}
+	if !b.webhooks.Get("demo", w.Id).OffByReceiver {
+		t.Error("it counts as switched off by its owner")
+	}
+	if got := b.notices(t); !slices.Equal(got, []string{notice.WebhookDisabled}) {
+		t.Errorf("notices %q, want one", got)
+	}
+	// What arrives now is made and held, not passed over.
+	if yes, why := want(happened("evt_1", "paid"), view(happened("evt_1", "paid")), b.webhooks.Get("demo", w.Id)); !yes {
+		t.Errorf("an event is passed over because %s", why)
+	}
+	// Held in the meantime, sent when it is on again.
+	held := contract.Delivery{Event: *happened("evt_1", "paid"), ID: "dlv_2", WebhookID: w.Id, MatchedAt: time.Now(), Attempt: 1}
+	if err := b.bus.Publish(t.Context(), held.Hold(1)); err != nil {
+		t.Fatal(err)
+	}
+	on, err := b.EnableWebhook(t.Context(), &subscriptionv1.EnableWebhookRequest{ShopId: "demo", WebhookId: w.Id, Held: "send"})
+	if err != nil || on.Status != webhook.Enabled || on.DisabledReason != nil || on.DisabledAt != nil {
+		t.Errorf("switched on: %v, %v", on, err)
+	}
+	if got := b.notices(t); !slices.Equal(got, []string{notice.WebhookDisabled, notice.WebhookRecovered}) {
+		t.Errorf("notices %q, want that it is on again as well", got)
+	}
+	left := b.stored(t, contract.Deliveries)
+	if len(left) != 1 {
+		t.Fatalf("%d messages on DELIVERIES, want the release", len(left))
+	}
+	if r, ok, err := contract.ParseRelease(left[0].Header); !ok || err != nil || r.WebhookID != w.Id || r.Discard || r.Through != 1 {
+		t.Errorf("release %+v, %v, %v", r, ok, err)
+	}
+}
+
+func TestSwitchOff_IsIgnoredWhenThingsHaveChanged(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, row := range []struct {
+		name   string
+		before func(w *shopbellv1.Webhook)
+		wish   func(*busv1.SwitchOff)
+		status string
+		off    bool // by its receiver
+	}{
+		{"it has another address by now", nil, func(wish *busv1.SwitchOff) { wish.Url = "https://example.com/before" }, webhook.Enabled, false},
+		{"its owner has switched it off", func(w *shopbellv1.Webhook) {
+			if _, err := b.DisableWebhook(t.Context(), &subscriptionv1.DisableWebhookRequest{ShopId: "demo", WebhookId: w.Id, Reason: "moving"}); err != nil {
+				t.Fatal(err)
+			}
+		}, func(*busv1.SwitchOff) {}, webhook.Disabled, false},
+		{"a phrase deletes it, so that it can be undone", nil, func(wish *busv1.SwitchOff) { wish.Delete = true }, webhook.Deleted, true},
+	} {
+		w := b.create(t, &shopbellv1.Webhook{Label: &row.name})
+		if row.before != nil {
+			row.before(w)
+		}
+		b.wish(t, w, row.wish)
+		got := b.read(t, w.Id)
+		if got.Status != row.status || b.webhooks.Get("demo", w.Id).OffByReceiver != row.off {
+			t.Errorf("%s: %s (by its receiver: %v), want %s (%v)", row.name, got.Status, !row.off, row.status, row.off)
+		}
+	}
+	gone := b.create(t, &shopbellv1.Webhook{})
+	if _, err := b.DeleteWebhook(t.Context(), &subscriptionv1.DeleteWebhookRequest{ShopId: "demo", WebhookId: gone.Id}); err != nil {
+		t.Fatal(err)
+	}
+	b.wish(t, gone, func(*busv1.SwitchOff) {})
+	if err := b.bus.Publish(t.Context(), contract.SwitchMessage("demo", gone.Id, []byte{0xff}, "broken")); err != nil {
+		t.Fatal(err)
+	}
+	after := b.create(t, &shopbellv1.Webhook{})
+	b.wish(t, after, func(*busv1.SwitchOff) {}) // it goes on after what it cannot read
+	if got := b.read(t, after.Id); got.Status != webhook.Disabled {
+		t.Errorf("after a broken wish the next is not heard: %v", got)
+	}
+}
+
+func TestDisableWebhook_KeepsTheOwnersReason(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w := b.create(t, &shopbellv1.Webhook{})
+	off, err := b.DisableWebhook(t.Context(), &subscriptionv1.DisableWebhookRequest{ShopId: "demo", WebhookId: w.Id, Reason: "moving house"})
+	if err != nil || off.Status != webhook.Disabled || off.GetDisabledReason() != "switched off by its owner: moving house" {
+		t.Fatalf("%v, %v", off, err)
+	}
+	again, err := b.DisableWebhook(t.Context(), &subscriptionv1.DisableWebhookRequest{ShopId: "demo", WebhookId: w.Id, Reason: "moving house"})
+	if err != nil || again.Etag != off.Etag {
+		t.Errorf("the same again: %v, %v, want no change", again, err)
+	}
+	on, err := b.EnableWebhook(t.Context(), &subscriptionv1.EnableWebhookRequest{ShopId: "demo", WebhookId: w.Id})
+	if err != nil || on.Status != webhook.Enabled {
+		t.Errorf("switched on: %v, %v", on, err)
+	}
+	if got := b.notices(t); len(got) != 0 {
+		t.Errorf("notices %q of what the owner did himself", got)
+	}
+}
+
+func TestExplainEvent_SaysWhoAndWhyNot(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := map[string]string{}
+	add := func(name string, w *shopbellv1.Webhook) *shopbellv1.Webhook {
+		w.Label = &name
+		out := b.create(t, w)
+		ids[out.Id] = name
+		return out
+	}
+	add("plain", &shopbellv1.Webhook{})
+	add("star", &shopbellv1.Webhook{Events: []string{"*"}})
+	add("other type", &shopbellv1.Webhook{Events: []string{"order_created"}})
+	add("test only", &shopbellv1.Webhook{Environment: proto.String("test")})
+	add("delayed", &shopbellv1.Webhook{Delay: &shopbellv1.Delay{Value: 2, Unit: "hour"}})
+	add("filter", &shopbellv1.Webhook{Filter: proto.String("data.total > 1000.0")})
+	add("off", &shopbellv1.Webhook{Status: webhook.Disabled})
+	b.wish(t, add("off by receiver", &shopbellv1.Webhook{}), func(*busv1.SwitchOff) {})
+	out, err := b.ExplainEvent(t.Context(), &subscriptionv1.ExplainEventRequest{
+		ShopId: "demo", Event: &shopbellv1.Event{Type: "paid", Content: &shopbellv1.Event_Json{Json: `{"total":5.50}`}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, c := range out.Considered {
+		got[ids[c.WebhookId]] = fmt.Sprintf("%v: %s", c.Matched, c.Reason)
+		if c.DeliveryId != "" {
+			t.Errorf("a dry run made the delivery %s", c.DeliveryId)
+		}
+	}
+	want := map[string]string{
+		"plain":           "true: it subscribes to paid",
+		"star":            "true: it subscribes to paid",
+		"other type":      "false: it does not subscribe to paid",
+		"test only":       "false: it wants test events only, and this is a live event",
+		"delayed":         "true: it subscribes to paid; it would be sent 2h0m0s after the event",
+		"filter":          "false: its filter says no: data.total > 1000.0",
+		"off":             "false: it is switched off by its owner",
+		"off by receiver": "true: it subscribes to paid; the delivery would be held: switched off by its receiver: it answered 410 Gone to delivery dlv_1",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if left := len(b.stored(t, contract.Deliveries)); left != 0 {
+		t.Errorf("a dry run published %d messages", left)
+	}
+	for field, e := range map[string]*shopbellv1.Event{
+		"event.type": {Type: "a b", Content: &shopbellv1.Event_Json{Json: "1"}},
+		"event.json": {Type: "paid", Content: &shopbellv1.Event_Json{Json: "{"}},
+		"event.data": {Type: "paid"},
+	} {
+		if _, err := b.ExplainEvent(t.Context(), &subscriptionv1.ExplainEventRequest{ShopId: "demo", Event: e}); !slices.Equal(fieldsOf(t, err), []string{field}) {
+			t.Errorf("%v: %v, want an error on %s", e, err, field)
+		}
+	}
+}
+
+func TestShops_HaveDefaultsUntilTheyAreSet(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	get := func(id string) *shopbellv1.Shop {
+		t.Helper()
+		s, err := b.GetShop(t.Context(), &subscriptionv1.GetShopRequest{ShopId: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	update := func(change *shopbellv1.Shop, mask ...string) (*shopbellv1.Shop, error) {
+		req := &subscriptionv1.UpdateShopRequest{ShopId: "tulip.shop", Shop: change}
+		if mask != nil {
+			req.UpdateMask = &fieldmaskpb.FieldMask{Paths: mask}
+		}
+		return b.UpdateShop(t.Context(), req)
+	}
+	if s := get("tulip.shop"); s.Id != "tulip.shop" || s.GetProfile() != "standard" || s.GetEnvironment() != "live" || s.WebshopId != nil || s.Name != nil {
+		t.Errorf("an unknown shop: %v", s)
+	}
+	s, err := update(&shopbellv1.Shop{Profile: proto.String("closed"), Name: proto.String("Tulips"), WebshopId: proto.Uint32(42)})
+	if err != nil || s.GetProfile() != "closed" || s.GetEnvironment() != "live" {
+		t.Errorf("changed: %v, %v", s, err)
+	}
+	s, err = update(&shopbellv1.Shop{}, "name")
+	if err != nil || s.Name != nil || s.GetProfile() != "closed" || s.GetWebshopId() != 42 {
+		t.Errorf("the name taken away: %v, %v", s, err)
+	}
+	s, err = update(&shopbellv1.Shop{}, "profile")
+	if err != nil || s.GetProfile() != "standard" {
+		t.Errorf("the profile taken away: %v, %v, want the deployment's", s, err)
+	}
+	if again := get("tulip.shop"); cmp.Diff(s.String(), again.String()) != "" {
+		t.Errorf("read %v, want %v", again, s)
+	}
+	for _, row := range []struct {
+		change *shopbellv1.Shop
+		mask   []string
+		field  string
+	}{
+		{&shopbellv1.Shop{Profile: proto.String("shoporma")}, nil, "profile"},
+		{&shopbellv1.Shop{Environment: proto.String("prod")}, nil, "environment"},
+		{&shopbellv1.Shop{Environment: proto.String("")}, []string{"environment"}, "environment"},
+		{&shopbellv1.Shop{Name: proto.String(strings.Repeat("x", 201))}, nil, "name"},
+		{&shopbellv1.Shop{}, []string{"nmae"}, "update_mask"},
+	} {
+		if _, err := update(row.change, row.mask...); !slices.Equal(fieldsOf(t, err), []string{row.field}) {
+			t.Errorf("%v %q: %v, want an error on %s", row.change, row.mask, err, row.field)
+		}
+	}
+	// A webhook that names no profile has the shop's.
+	if _, err := update(&shopbellv1.Shop{Profile: proto.String("closed")}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the change is known", func() bool { return b.shops.Get("tulip.shop").GetProfile() == "closed" })
+	w, err := b.CreateWebhook(t.Context(), &subscriptionv1.CreateWebhookRequest{ShopId: "tulip.shop", Webhook: &shopbellv1.Webhook{Url: "https://example.com", Events: []string{"paid"}}})
+	if err != nil || w.Profile != "closed" {
+		t.Errorf("webhook of the shop: %v, %v", w, err)
+	}
+}
+
+func TestProfiles_AreListedByName(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	list, err := b.ListProfiles(t.Context(), &subscriptionv1.ListProfilesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range list.Profiles {
+		names = append(names, p.Name)
+		one, err := b.GetProfile(t.Context(), &subscriptionv1.GetProfileRequest{Name: p.Name})
+		if err != nil || one.String() != p.String() {
+			t.Errorf("%s alone is %v, %v", p.Name, one, err)
+		}
+	}
+	if !slices.IsSorted(names) || !slices.Contains(names, "standard") || !slices.Contains(names, "closed") {
+		t.Errorf("profiles %q", names)
+	}
+	if _, err := b.GetProfile(t.Context(), &subscriptionv1.GetProfileRequest{Name: "standart"}); !fault.IsKind(err, fault.NotFound) || !strings.Contains(err.Error(), `"standard"`) {
+		t.Errorf("a profile that is not there: %v, want the nearest", err)
+	}
+}
+
+func TestRun_EndsWhenItCannotFollowItsBuckets(t *testing.T) {
+	t.Parallel()
+	b := &bundle{log: &lines{}, bus: bustest.New(t)}
+	b.open(t)
+	b.bus.Close()
+	done := make(chan error, 1)
+	go func() { done <- b.Run(t.Context(), func() { t.Error("it is ready without a bus") }) }()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("no error")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it hangs without its buckets")
+	}
+}
+
+func TestCalls_SayThatTheBusIsAway(t *testing.T) {
+	t.Parallel()
+	b := &bundle{log: &lines{}, bus: bustest.New(t)}
+	b.open(t)
+	b.bus.Close()
+	for name, call := range map[string]func() error{
+		"create": func() error {
+			_, err := b.CreateWebhook(t.Context(), &subscriptionv1.CreateWebhookRequest{ShopId: "demo", Webhook: &shopbellv1.Webhook{Url: "https://example.com", Events: []string{"*"}}})
+			return err
+		},
+		"read": func() error {
+			_, err := b.GetWebhook(t.Context(), &subscriptionv1.GetWebhookRequest{ShopId: "demo", WebhookId: "wh_1"})
+			return err
+		},
+		"shop": func() error {
+			_, err := b.GetShop(t.Context(), &subscriptionv1.GetShopRequest{ShopId: "demo"})
+			return err
+		},
+	} {
+		err := call()
+		var f *fault.Fault
+		if !errors.As(err, &f) || f.Kind != fault.Unavailable || f.Retry <= 0 || !strings.Contains(f.Message, "try again") {
+			t.Errorf("%s: %v, want unavailable with a time to come again", name, err)
+		}
+	}
+}
