@@ -238,7 +238,7 @@ func fieldNames(v any) (names []string) {
 	return names
 }
 
-// strictQuery reads query parameters and refuses those that nobody knows.
+// strictQuery reads query parameters and refuses those that nobody knows, or that stand in the path or the body.
 type strictQuery struct{ runtime.DefaultQueryParser }
 
 // Parse reads the parameters into a request.
@@ -252,7 +252,8 @@ func (q strictQuery) Parse(m proto.Message, values url.Values, filter *utilities
 	}
 	for name := range values {
 		first, _, _ := strings.Cut(name, ".")
-		if fields.ByName(protoreflect.Name(first)) == nil {
+		f := fields.ByName(protoreflect.Name(first))
+		if f == nil || filter.HasCommonPrefix([]string{first}) || name != first && f.Message() == nil {
 			return fmt.Errorf("%s: the parameter is not known%s", name, fault.DidYouMean(name, known))
 		}
 	}

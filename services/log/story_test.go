@@ -122,7 +122,7 @@ func TestTell(t *testing.T) {
 			[]string{
 				"accepted",
 				"matched to 1 of 1 webhook",
-				`attempt 1 to https://example.com/hooks/a%20b got no answer in less than 1 ms (connect: Post "https://example.com/hooks/a%20b": connection refused): tried again`,
+				`attempt 1 to https://example.com/hooks/a%20b got no answer in less than 1 ms (connect: Post "https://example.com/hooks/a%20b": connection refused): the next attempt is due`,
 				"attempt 2 to https://example.com/hooks/a%20b answered 200 after 8 ms (body_too_large: more than 64 KiB)",
 				"given up after 2 attempts: the answer to https://example.com/hooks/a%20b is too large",
 			},

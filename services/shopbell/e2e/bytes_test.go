@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -128,7 +129,7 @@ var waysIn = []struct {
 		}
 		for n := 0; ; n++ {
 			got, err := s.Recv()
-			if err == io.EOF && n == 2 {
+			if errors.Is(err, io.EOF) && n == 2 {
 				return payload
 			}
 			if err != nil || got.GetError() != "" || got.GetEvent().GetStatus() != "accepted" {

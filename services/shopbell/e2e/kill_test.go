@@ -117,6 +117,7 @@ func TestKill_NoAcceptedEventIsLost(t *testing.T) {
 			e := h.awaitEvent(t, "blomster", f.id(i), allAre("delivered", 1))
 			e.Story.says(t, "accepted", "matched to 1 of 1 webhook", "attempt", "delivered")
 		}
+		t.Logf("stories are whole after %s", time.Since(begun).Round(time.Millisecond))
 	})
 }
 

@@ -4,11 +4,13 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -16,6 +18,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// Most of the time tests wait for timers, so that more of them run at once than there are processors.
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0)))
+	}
 	code := m.Run()
 	if programs.dir != "" {
 		_ = os.RemoveAll(programs.dir)
@@ -41,7 +48,7 @@ var programs struct {
 func program(t testing.TB, name string) string {
 	t.Helper()
 	programs.once.Do(func() {
-		if programs.dir, programs.err = os.MkdirTemp("", "shopbell-e2e-"); programs.err == nil {
+		if programs.dir, programs.err = os.MkdirTemp("", "shopbell-e2e-"); programs.err == nil { //nolint:usetesting // it outlives the first test
 			programs.err = build(programs.dir)
 		}
 	})

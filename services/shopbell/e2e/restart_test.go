@@ -30,15 +30,15 @@ func TestRestart_PendingDeliveriesGoOn(t *testing.T) {
 		r := newReceiver(t)
 		r.answer("/soon", answer{code: 500}, answer{})
 		r.answer("/late", answer{code: 500}, answer{})
-		soon := h.newWebhook(t, "blomster", r.url+"/soon", policy("1s"))
-		h.newWebhook(t, "blomster", r.url+"/late", policy("5s"))
-		h.newWebhook(t, "blomster", r.url+"/delayed", `"delay": {"value": 4, "unit": "second"}`)
+		soon := h.newWebhook(t, "blomster", r.url+"/soon", policy("4s"))
+		h.newWebhook(t, "blomster", r.url+"/late", policy("8s"))
+		h.newWebhook(t, "blomster", r.url+"/delayed", `"delay": {"value": 8, "unit": "second"}`)
 		id := h.publish(t, "blomster", `{"type":"order.created","data":`+payload+`}`)[0].ID
 		r.await(t, "/soon", 1)
 		r.await(t, "/late", 1)
 		h.restart(t, func() {
 			// It is down until one of the timers has passed.
-			time.Sleep(time.Until(r.at("/soon")[0].at.Add(1500 * time.Millisecond)))
+			time.Sleep(time.Until(r.at("/soon")[0].at.Add(4500 * time.Millisecond)))
 			if got := len(r.at("/soon")); got != 1 {
 				t.Errorf("/soon was sent %d while nothing runs, want 1", got)
 			}
@@ -51,8 +51,8 @@ func TestRestart_PendingDeliveriesGoOn(t *testing.T) {
 				}
 			}
 		}
-		if late := r.at("/late"); late[1].at.Sub(late[0].at) < 5*time.Second {
-			t.Errorf("/late was tried again after %s, want the schedule's 5s", late[1].at.Sub(late[0].at))
+		if late := r.at("/late"); late[1].at.Sub(late[0].at) < 8*time.Second {
+			t.Errorf("/late was tried again after %s, want the schedule's 8s", late[1].at.Sub(late[0].at))
 		}
 		e := h.awaitEvent(t, "blomster", id, allAre("delivered", 3))
 		for _, d := range e.Story.Deliveries {
@@ -88,7 +88,7 @@ func TestStop_FinishesWhatIsUnderWay(t *testing.T) {
 		eventually(t, 5*time.Second, "it is no longer ready", func() error {
 			resp, err := quick.Get(p.ready)
 			if err != nil {
-				return nil //nolint:nilerr // the door is closed
+				return nil // the door is closed
 			}
 			defer func() { _ = resp.Body.Close() }()
 			if resp.StatusCode == http.StatusOK {
