@@ -130,7 +130,6 @@ func FuzzParse_NeverPanics(f *testing.F) {
 			t.Errorf("ParseRelease takes %+v, which names no webhook", r)
 		}
 		contract.ParseWebhookKey(value1)
-		contract.ParseShopKey(value1)
 	})
 }
 

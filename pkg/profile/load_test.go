@@ -152,7 +152,7 @@ func clock(d time.Duration) string {
 	}{{"h", time.Hour}, {"min", time.Minute}, {"s", time.Second}, {"ms", time.Millisecond}} {
 		if n := d / unit.of; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, unit.name))
-			d -= n * unit.of
+			d %= unit.of
 		}
 	}
 	if len(parts) == 0 {

@@ -3,7 +3,6 @@ package run_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -16,7 +15,7 @@ import (
 	"shopbell.dev/pkg/run"
 )
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 // diary is what services did, in order.
 type diary struct {

@@ -147,7 +147,7 @@ func TestProcess_AnswersForItsRooms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	for _, service := range []string{"", "shopbell.subscription.v1.SubscriptionService"} {
 		answer, err := healthv1.NewHealthClient(conn).Check(t.Context(), &healthv1.HealthCheckRequest{Service: service})
 		if err != nil || answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
@@ -203,7 +203,7 @@ func TestProcess_SaysWhichPortIsTakenAndWhatToDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer func() { _ = taken.Close() }()
 	address := taken.Addr().String()
 	for setting, change := range map[string]func(*run.Common){
 		"HTTP": func(c *run.Common) { c.HTTP = address }, "GRPC": func(c *run.Common) { c.GRPC = address },

@@ -2,7 +2,6 @@ package shop_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -23,7 +22,7 @@ import (
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 var defaults = shop.Defaults{Profile: "standard", Environment: shop.Live}
 

@@ -3,7 +3,6 @@ package webhook_test
 import (
 	"bytes"
 	"context"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -389,7 +388,7 @@ func TestDirectory_MayBeReadWhileItFollows(t *testing.T) {
 func TestFollow_FailsWhenItCannot(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
-	d, err := webhook.Open(t.Context(), b, profiles(t), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	d, err := webhook.Open(t.Context(), b, profiles(t), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -61,16 +62,20 @@ type Gateway struct {
 	subscription subscriptionv1.SubscriptionServiceClient
 }
 
+// readStrictly has query parameters read by strictQuery. grpc-gateway keeps that for the whole process, and not for a
+// mux, so it is said once: several gateways may live in one process.
+var readStrictly = sync.OnceFunc(func() { runtime.SetQueryParameterParser(strictQuery{})(nil) })
+
 // New makes the room and mounts it on the process's HTTP server.
 func New(cfg Config, env *run.Env) (run.Service, error) {
 	g := &Gateway{env: env}
+	readStrictly()
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &g.print),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 			env.Fail(w, r, forCaller(err))
 		}),
 		runtime.WithRoutingErrorHandler(g.noRoute),
-		runtime.SetQueryParameterParser(strictQuery{}),
 		// The answers' gRPC headers are of no use to REST callers.
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithDisablePathLengthFallback(),

@@ -85,7 +85,7 @@ func setup(t *testing.T, change func(*ingest.Config)) *bundle {
 		}
 	}
 	provider := sdktrace.NewTracerProvider()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	server, err := rpc.NewServer(rpc.Keys{}, provider, log)
 	if err != nil {
 		t.Fatal(err)
@@ -344,7 +344,7 @@ func TestPublish_RefusesABodyThatBreaksOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if _, err := io.WriteString(conn, "POST /v1/shops/demo/events?type=paid HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf"); err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func closedPort(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	return l.Addr().String()
 }
 
@@ -125,14 +125,20 @@ func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 		class   string
 		problem string
 	}{
-		{"nothing listens", func(t *testing.T) (string, *x509.Certificate) { return "http://" + closedPort(t), nil }, open, 10,
-			"connect", "the receiver refuses the connection: nothing listens there"},
-		{"there is no such host", func(*testing.T) (string, *x509.Certificate) {
-			return "http://no-such-host.invalid/hooks?token=s3cret", nil
-		}, open, 10,
-			"dns", "no-such-host.invalid"},
-		{"the address is ours", func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, hangs), nil }, strict, 10,
-			"blocked_address", "not on the public Internet"},
+		{
+			"nothing listens", func(t *testing.T) (string, *x509.Certificate) { return "http://" + closedPort(t), nil }, open, 10,
+			"connect", "the receiver refuses the connection: nothing listens there",
+		},
+		{
+			"there is no such host", func(*testing.T) (string, *x509.Certificate) {
+				return "http://no-such-host.invalid/hooks?token=s3cret", nil
+			}, open, 10,
+			"dns", "no-such-host.invalid",
+		},
+		{
+			"the address is ours", func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, hangs), nil }, strict, 10,
+			"blocked_address", "not on the public Internet",
+		},
 		{"the name leads to an address of ours", func(t *testing.T) (string, *x509.Certificate) {
 			return "http://" + strings.Replace(receiver(t, hangs), "127.0.0.1", "localhost", 1), nil
 		}, strict, 10, "blocked_address", "the host's name leads to"},
@@ -156,27 +162,37 @@ func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 			t.Cleanup(s.Close)
 			return s.URL, s.Certificate()
 		}, open, 10, "tls", "no TLS connection could be made: "},
-		{"the TLS handshake hangs", func(t *testing.T) (string, *x509.Certificate) { return "https://" + receiver(t, hangs), nil }, open, 10,
-			"timeout", "no answer within 150ms: the TLS handshake was not finished"},
-		{"the receiver hangs", func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, hangs), nil }, open, 10,
-			"timeout", "no answer within 150ms: the request was sent, but the receiver did not answer"},
-		{"the receiver does not read", func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, hangs), nil }, open, 32 << 20,
-			"timeout", "no answer within 150ms: the request was not sent to its end"},
+		{
+			"the TLS handshake hangs", func(t *testing.T) (string, *x509.Certificate) { return "https://" + receiver(t, hangs), nil }, open, 10,
+			"timeout", "no answer within 150ms: the TLS handshake was not finished",
+		},
+		{
+			"the receiver hangs", func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, hangs), nil }, open, 10,
+			"timeout", "no answer within 150ms: the request was sent, but the receiver did not answer",
+		},
+		{
+			"the receiver does not read", func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, hangs), nil }, open, 32 << 20,
+			"timeout", "no answer within 150ms: the request was not sent to its end",
+		},
 		{"headers that never end", func(t *testing.T) (string, *x509.Certificate) {
 			return "http://" + receiver(t, reads("HTTP/1.1 200 OK\r\nX: ")), nil
 		}, open, 10, "timeout", "no answer within 150ms"},
-		{"the receiver hangs up", func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, closes("")), nil }, open, 10,
-			"connect", "the receiver closed the connection without an answer"},
+		{
+			"the receiver hangs up", func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, closes("")), nil }, open, 10,
+			"connect", "the receiver closed the connection without an answer",
+		},
 		{"the receiver hangs up in the headers", func(t *testing.T) (string, *x509.Certificate) {
 			return "http://" + receiver(t, closes("HTTP/1.1 200 OK\r\nX: ")), nil
 		}, open, 10, "connect", "the receiver closed the connection without an answer"},
 		{"a flood of headers", func(t *testing.T) (string, *x509.Certificate) {
 			return handler(t, false, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 200<<10)) }).URL, nil
 		}, open, 10, "body_too_large", "the answer's headers are larger than 65536 bytes"},
-		{"no HTTP", func(t *testing.T) (string, *x509.Certificate) {
-			return "http://" + receiver(t, closes("220 mail.example.com ESMTP\r\n")), nil
-		}, open, 10,
-			"protocol", "what the receiver answered is not HTTP: "},
+		{
+			"no HTTP", func(t *testing.T) (string, *x509.Certificate) {
+				return "http://" + receiver(t, closes("220 mail.example.com ESMTP\r\n")), nil
+			}, open, 10,
+			"protocol", "what the receiver answered is not HTTP: ",
+		},
 		{"a length that is none", func(t *testing.T) (string, *x509.Certificate) {
 			return "http://" + receiver(t, closes("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n")), nil
 		}, open, 10, "protocol", "what the receiver answered is not HTTP: "},
@@ -224,12 +240,14 @@ func TestDo_TakesAnAnswerAsItIs(t *testing.T) {
 			return handler(t, false, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }).URL, nil
 		}, 204, "", false},
 		{"a failure", func(t *testing.T) (string, *x509.Certificate) {
-			return handler(t, false, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 500) }).URL, nil
+			return handler(t, false, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }).URL, nil
 		}, 500, "no\n", false},
-		{"a code that nobody knows", func(t *testing.T) (string, *x509.Certificate) {
-			return "http://" + receiver(t, closes("HTTP/1.1 799 ?\r\n\r\nx")), nil
+		{
+			"a code that nobody knows", func(t *testing.T) (string, *x509.Certificate) {
+				return "http://" + receiver(t, closes("HTTP/1.1 799 ?\r\n\r\nx")), nil
+			},
+			799, "x", false,
 		},
-			799, "x", false},
 		{"a redirect is not followed", func(t *testing.T) (string, *x509.Certificate) {
 			return handler(t, false, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/" {

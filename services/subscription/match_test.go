@@ -34,8 +34,10 @@ func TestMatch_SaysYesOrWhyNot(t *testing.T) {
 		{"its filter says yes", nil, func(s *busv1.WebhookState) { s.Webhook.Filter = proto.String("data.total > 100.0 && type == 'paid'") }, ""},
 		{"its filter says no", nil, func(s *busv1.WebhookState) { s.Webhook.Filter = proto.String("data.total > 1000.0") }, "its filter says no: data.total > 1000.0"},
 		{"its filter looks for what is not there", nil, func(s *busv1.WebhookState) { s.Webhook.Filter = proto.String("data.customer.vip == true") }, "its filter could not be evaluated"},
-		{"its filter looks into what is no JSON", func(e *contract.Event) { e.ContentType, e.Data = "text/plain", []byte("total: 5") },
-			func(s *busv1.WebhookState) { s.Webhook.Filter = proto.String("data.total > 1.0") }, "its filter could not be evaluated"},
+		{
+			"its filter looks into what is no JSON", func(e *contract.Event) { e.ContentType, e.Data = "text/plain", []byte("total: 5") },
+			func(s *busv1.WebhookState) { s.Webhook.Filter = proto.String("data.total > 1.0") }, "its filter could not be evaluated",
+		},
 		{"off goes before the filter", nil, func(s *busv1.WebhookState) {
 			s.Webhook.Status, s.Webhook.Filter = webhook.Disabled, proto.String("true")
 		}, "it is switched off by its owner"},

@@ -412,10 +412,13 @@ func TestUpdateWebhook_ChangesWhatIsNamedAndNothingElse(t *testing.T) {
 		{"a part of the delay stands for all", &shopbellv1.Webhook{Delay: &shopbellv1.Delay{Value: 3, Unit: "hour"}}, []string{"delay.value", "delay.unit"}, func(w *shopbellv1.Webhook) bool {
 			return w.Delay.GetValue() == 3 && w.Delay.GetUnit() == "hour"
 		}},
-		{"what only Shopbell sets is left aside", &shopbellv1.Webhook{Id: "wh_9", ShopId: "x", Etag: "", CreatedAt: timestamppb.New(time.Unix(1, 0)), Status: webhook.Enabled, Label: proto.String("Other")},
-			[]string{"id", "shop_id", "created_at", "updated_at", "etag", "disabled_reason", "disabled_at", "status", "label"}, func(w *shopbellv1.Webhook) bool {
+		{
+			"what only Shopbell sets is left aside", &shopbellv1.Webhook{Id: "wh_9", ShopId: "x", Etag: "", CreatedAt: timestamppb.New(time.Unix(1, 0)), Status: webhook.Enabled, Label: proto.String("Other")},
+			[]string{"id", "shop_id", "created_at", "updated_at", "etag", "disabled_reason", "disabled_at", "status", "label"},
+			func(w *shopbellv1.Webhook) bool {
 				return w.Id != "wh_9" && w.ShopId == "demo" && w.CreatedAt.AsTime().Year() > 2000 && w.GetLabel() == "Other"
-			}},
+			},
+		},
 		{"an empty mask changes nothing", &shopbellv1.Webhook{Url: "https://example.com/other"}, []string{}, func(w *shopbellv1.Webhook) bool { return w.Url == "https://example.com/hooks" }},
 	} {
 		made := b.create(t, full())
