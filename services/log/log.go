@@ -30,13 +30,14 @@ type Config struct {
 	Store config.Secret `yaml:"store"`
 	// Batch is the most messages that are written in one transaction.
 	Batch int `yaml:"batch"`
-	// Linger is how long a batch waits to be filled: how far the log may follow behind.
+	// Linger is how long a batch waits to be filled: how far the log may follow behind. A decision and the attempts that
+	// follow from it are cheapest to write together.
 	Linger time.Duration `yaml:"linger"`
 }
 
 // Defaults suit one machine.
 func Defaults() Config {
-	return Config{Store: "sqlite:data/log.db", Batch: 1000, Linger: 100 * time.Millisecond}
+	return Config{Store: "sqlite:data/log.db", Batch: 3000, Linger: 200 * time.Millisecond}
 }
 
 // Validate says what is wrong with the settings.

@@ -171,6 +171,10 @@ func TestCloudCart_S3_10_RedirectsAreNotFollowed(t *testing.T) {
 		r.answer(path, answer{code: code, header: map[string]string{"Location": r.url + "/there"}})
 		urls = append(urls, r.url+path)
 	}
+	// One that leads nowhere is a redirect as well.
+	r.answer("/nowhere", answer{code: 301})
+	r.answer("/broken", answer{code: 302, header: map[string]string{"Location": "http://[::1"}})
+	urls = append(urls, r.url+"/nowhere", r.url+"/broken")
 	for url, d := range s.afterFirst(t, urls...) {
 		if d.Status != "retrying" || d.ErrorClass != "http_status" {
 			t.Errorf("%s: got %+v, want a failure with another attempt", url, d)

@@ -246,9 +246,11 @@ func (a logAttempt) over() time.Time {
 	return a.StartedAt.Add(time.Duration(a.DurationMS * float64(time.Millisecond)))
 }
 
-func (s *premises) delivery(t *testing.T, id string) logEntry {
+// delivery reads a delivery of the list with its body and its attempts.
+func (s *premises) delivery(t *testing.T, listed logEntry) logEntry {
 	t.Helper()
-	return get[logEntry](t, s.house, "GET", s.at+"/deliveries/"+id, "")
+	s.awaitData(t, listed.EventID)
+	return get[logEntry](t, s.house, "GET", s.at+"/deliveries/"+listed.ID, "")
 }
 
 // deliveries lists the log, newest first, page by page; query is a filter such as "status=failed".
@@ -331,16 +333,22 @@ func (s *premises) awaitOne(t *testing.T, id, status string) (logEntry, story) {
 	panic("one delivery, and none")
 }
 
-// resend sends a delivery again by hand. The log reads events and what became of them side by side, so that a delivery
-// may be there a moment before its event's data is, which is what is sent.
-func (s *premises) resend(t *testing.T, d logEntry) {
+// awaitData waits until the log has an event's data. It reads events and what became of them side by side, so that a
+// delivery may be there a moment before that of which its body is made.
+func (s *premises) awaitData(t *testing.T, eventID string) {
 	t.Helper()
-	s.awaitEvent(t, s.id, d.EventID, func(e event) error {
+	s.awaitEvent(t, s.id, eventID, func(e event) error {
 		if len(e.Data) == 0 || string(e.Data) == `""` {
 			return errors.New("the event itself is missing")
 		}
 		return nil
 	})
+}
+
+// resend sends a delivery again by hand.
+func (s *premises) resend(t *testing.T, d logEntry) {
+	t.Helper()
+	s.awaitData(t, d.EventID)
 	get[struct{}](t, s.house, "POST", s.at+"/deliveries/"+d.ID+":resend", `{}`)
 }
 

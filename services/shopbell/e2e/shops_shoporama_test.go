@@ -675,7 +675,7 @@ func TestShoporama_S1_27_LogOfADelivery(t *testing.T) {
 	if at := listed.CreatedAt; at.Before(begun.Add(-time.Second)) || at.After(time.Now()) {
 		t.Errorf("time: got %s, want one after %s", at, begun)
 	}
-	d := s.delivery(t, listed.ID)
+	d := s.delivery(t, listed)
 	in := r.await(t, "/hook", 1)[0]
 	if d.Body != string(in.body) {
 		t.Errorf("payload: got %q, want what was sent, %q", d.Body, in.body)
@@ -692,7 +692,7 @@ func TestShoporama_S1_27_LogOfADelivery(t *testing.T) {
 	// No answer at all has an error text as well.
 	nobody := s.webhook(t, "http://"+freeAddress(t), `"events": ["stock"]`)
 	s.publishOne(t, "stock", `{}`)
-	d = s.delivery(t, s.awaitDeliveries(t, "status=failed&webhook_id="+nobody.ID, 1)[0].ID)
+	d = s.delivery(t, s.awaitDeliveries(t, "status=failed&webhook_id="+nobody.ID, 1)[0])
 	if a := d.Attempts[0]; a.ResponseCode != 0 || !strings.Contains(a.Error, "nothing listens there") {
 		t.Errorf("nobody there: got %+v, want no code and an error that says so", a)
 	}

@@ -407,7 +407,7 @@ func TestShoprenter_S4_17_BytesOfTheProducerSurvive(t *testing.T) {
 		}
 	}
 	for _, d := range s.awaitDeliveries(t, "status=delivered", 2) {
-		if got := s.delivery(t, d.ID).Body; !strings.Contains(got, inner) {
+		if got := s.delivery(t, d).Body; !strings.Contains(got, inner) {
 			t.Errorf("the log shows %q, want the bytes as they were sent", got)
 		}
 	}
