@@ -565,15 +565,13 @@ func TestCloudCart_S3_22_LogAndOwnerAreTold(t *testing.T) {
 			t.Errorf("%s: the owner is told %v, want the URL, the label and the delivery", row.path, n)
 		}
 		s.awaitWebhook(t, w.ID, row.status)
-		e := s.awaitEvent(t, s.id, id, func(e event) error {
-			for _, d := range e.Story.Deliveries {
-				if d.Status == "pending" || d.Status == "retrying" {
-					return errors.New("it goes on")
-				}
+		_, told := s.awaitStory(t, id, 1, func(d logEntry) error {
+			if d.Status == "pending" || d.Status == "retrying" {
+				return errors.New("it goes on")
 			}
 			return nil
 		})
-		e.Story.says(t, row.says...)
+		told.says(t, row.says...)
 		get[struct{}](t, h, "DELETE", s.at+"/webhooks/"+w.ID, "")
 	}
 	// What the phrase has done stands with the delivery that brought it.

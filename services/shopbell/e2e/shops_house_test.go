@@ -281,28 +281,37 @@ func (s *premises) awaitDeliveries(t *testing.T, query string, n int) (all []log
 }
 
 // awaitStory waits until the log says of every delivery of an event what enough wants, and gives the deliveries by their
-// webhooks.
+// webhooks, and the story that they are from.
 func (s *premises) awaitStory(t *testing.T, id string, deliveries int, enough func(logEntry) error) (map[string]logEntry, story) {
 	t.Helper()
+	var told event
 	byWebhook := map[string]logEntry{}
-	e := s.awaitEvent(t, s.id, id, func(e event) error {
-		if !e.Story.Decided || len(e.Story.Deliveries) != deliveries {
-			return fmt.Errorf("decided: %v, %d deliveries, want %d", e.Story.Decided, len(e.Story.Deliveries), deliveries)
+	eventually(t, logTimeout, "the story of "+id+" is in the log", func() error {
+		r := s.call(t, "GET", s.at+"/events/"+id, "")
+		if r.code != http.StatusOK {
+			return fmt.Errorf("it answers %d %s", r.code, r.body)
 		}
 		var full struct {
-			Story struct{ Deliveries []logEntry }
+			Story struct {
+				Decided    bool
+				Deliveries []logEntry
+			}
 		}
-		r := s.call(t, "GET", s.at+"/events/"+id, "")
+		told = event{}
+		r.read(t, &told)
 		r.read(t, &full)
+		if !full.Story.Decided || len(full.Story.Deliveries) != deliveries {
+			return fmt.Errorf("decided: %v, %d deliveries, want %d", full.Story.Decided, len(full.Story.Deliveries), deliveries)
+		}
 		for _, d := range full.Story.Deliveries {
 			if err := enough(d); err != nil {
-				return fmt.Errorf("%s: %w", d.ID, err)
+				return fmt.Errorf("%s: %w; the story so far:\n%s", d.ID, err, told.Story)
 			}
 			byWebhook[d.WebhookID] = d
 		}
 		return nil
 	})
-	return byWebhook, e.Story
+	return byWebhook, told.Story
 }
 
 // is is for awaitStory: the delivery has this status.
