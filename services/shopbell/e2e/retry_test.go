@@ -184,8 +184,9 @@ func TestWebhook_SwitchedOffByItsReceiverHoldsUntilItsOwnerSays(t *testing.T) {
 			for _, id := range ids {
 				h.awaitEvent(t, "blomster", id, allAre("delivered", 1))
 			}
-			if got[0].id() != got[1].id() {
-				t.Errorf("the first that was held came with webhook-id %s, want its own, %s", got[1].id(), got[0].id())
+			// The one that switched it off was held too, and comes again as itself.
+			if !slices.ContainsFunc(got[1:], func(in *received) bool { return in.id() == got[0].id() }) {
+				t.Errorf("none came with the webhook-id of the one that switched it off, %s", got[0].id())
 			}
 			h.publish(t, "blomster", `{"type":"send","data":{"n":100}}`)
 			if last := r.await(t, "/send", 2+len(ids)); last[len(last)-1].order() != "100" {
