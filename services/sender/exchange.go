@@ -83,6 +83,12 @@ func do(ctx context.Context, client *http.Client, target string, h http.Header, 
 		x.class, x.problem = classify(err, timeout, &clock)
 		return x
 	}
+	if late := time.Since(x.began); late > timeout { // the answer won a race against the clock that it had lost
+		_ = resp.Body.Close()
+		x.duration, x.timings = late, clock.seen().timings()
+		x.class, x.problem = classify(context.DeadlineExceeded, timeout, &clock)
+		return x
+	}
 	x.code, x.response = resp.StatusCode, resp.Header
 	x.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	if x.code != http.StatusSwitchingProtocols { // its body is the connection, which our deadline does not end
