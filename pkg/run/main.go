@@ -51,8 +51,10 @@ func roomMain[C any](name string, cfg C, newRoom func(C, *Env) (Service, error))
 	case *healthy:
 		return Healthcheck(context.Background(), common.HTTP)
 	}
+	log, flush := telemetry.Logger(os.Stderr, common.LogFormat, common.LogLevel)
+	defer flush()
 	p := &Process{
-		Name: name, Common: common, Bus: busConfig, Log: telemetry.Logger(common.LogFormat, common.LogLevel),
+		Name: name, Common: common, Bus: busConfig, Log: log,
 		Rooms: []Room{{Name: name, New: func(env *Env) (Service, error) { return newRoom(cfg, env) }}},
 	}
 	return UntilSignal(p.Run)

@@ -5,6 +5,7 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -87,14 +88,16 @@ func TraceID(ctx context.Context) string {
 }
 
 // Logger makes the process's logger: text for people or JSON for machines, from a level on, each line with the trace
-// of its context.
-func Logger(format string, level slog.Level) *slog.Logger {
+// of its context, to out. Lines below Warn are gathered for some 50ms: flush writes what is left and must be called
+// before the process ends.
+func Logger(out io.Writer, format string, level slog.Level) (log *slog.Logger, flush func()) {
+	l := &lines{out: out}
 	opts := &slog.HandlerOptions{Level: level}
-	var h slog.Handler = slog.NewTextHandler(os.Stderr, opts)
+	var h slog.Handler = slog.NewTextHandler(l, opts)
 	if format == "json" {
-		h = slog.NewJSONHandler(os.Stderr, opts)
+		h = slog.NewJSONHandler(l, opts)
 	}
-	return slog.New(WithTrace(h))
+	return slog.New(WithTrace(urgent{h, l})), l.flush
 }
 
 // WithTrace gives a handler that adds the trace of a line's context.

@@ -21,7 +21,8 @@ func (c *demoCmd) Run() error {
 		return err
 	}
 	// What happens is told by the demonstration; only what somebody should look at is logged beside it.
-	log := telemetry.Logger(s.Common.LogFormat, max(s.Common.LogLevel, slog.LevelWarn))
+	log, flush := telemetry.Logger(os.Stderr, s.Common.LogFormat, max(s.Common.LogLevel, slog.LevelWarn))
+	defer flush()
 	return run.UntilSignal(func(ctx context.Context) error {
 		show := make(chan error, 1)
 		err := s.run(ctx, log, func(at run.Addresses) {

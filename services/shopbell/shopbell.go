@@ -68,7 +68,8 @@ func (c *serveCmd) Run() error {
 		fmt.Println("the settings are good")
 		return nil
 	}
-	log := telemetry.Logger(s.Common.LogFormat, s.Common.LogLevel)
+	log, flush := telemetry.Logger(os.Stderr, s.Common.LogFormat, s.Common.LogLevel)
+	defer flush()
 	return run.UntilSignal(func(ctx context.Context) error {
 		return s.run(ctx, log, func(at run.Addresses) {
 			log.InfoContext(ctx, "shopbell is ready", slog.String("rest", "http://"+at.HTTP), slog.String("grpc", at.GRPC), slog.String("data", s.Data.Folder))

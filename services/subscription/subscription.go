@@ -118,7 +118,7 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 			return nil
 		}
 		ready()
-		return s.env.Bus.Batches(work, contract.Matcher, bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch}, s.decide)
+		return s.env.Bus.Batches(work, contract.Matcher, bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}, s.decide)
 	})
 	workers.Go(func() error {
 		return s.env.Bus.Batches(work, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
