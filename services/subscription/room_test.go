@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -87,6 +88,13 @@ func setup(t *testing.T) *bundle {
 	if b.js, err = jetstream.New(conn); err != nil {
 		t.Fatal(err)
 	}
+	b.run(t)
+	return b
+}
+
+// run opens subscription on the bundle's bus and has it work until the test ends.
+func (b *bundle) run(t *testing.T) {
+	t.Helper()
 	b.open(t)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ready, done := make(chan struct{}), make(chan error, 1)
@@ -102,7 +110,6 @@ func setup(t *testing.T) *bundle {
 	case <-time.After(10 * time.Second):
 		t.Fatal("subscription is never ready")
 	}
-	return b
 }
 
 func (b *bundle) open(t *testing.T) {
@@ -643,6 +650,34 @@ func TestEvents_BecomeDeliveriesAndARecordOfTheDecision(t *testing.T) {
 			t.Errorf("the record says it is due %v, want %s", r.GetDecision().Due, due)
 		}
 	}
+}
+
+func TestReplicas_ShareTheEvents(t *testing.T) {
+	t.Parallel()
+	one := setup(t)
+	two := &bundle{bus: one.bus, js: one.js, log: one.log}
+	two.run(t)
+	wh := one.create(t, &shopbellv1.Webhook{})
+	two.webhooks.Await(t.Context(), "demo", wh.Id, 1)
+	const events = 3000
+	for i := 0; i < events; i += 100 {
+		var batch []*nats.Msg
+		for j := range 100 {
+			batch = append(batch, happened(fmt.Sprintf("evt_%d", i+j), "paid").Message())
+		}
+		if err := one.bus.Publish(t.Context(), batch...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records := one.decisions(t, events)
+	if len(records) != events {
+		t.Errorf("%d decisions are recorded, want one for each of %d events", len(records), events)
+	}
+	shares := []float64{testutil.ToFloat64(one.decided), testutil.ToFloat64(two.decided)}
+	if shares[0] == 0 || shares[1] == 0 {
+		t.Errorf("the replicas decided on %v events, want both at work", shares)
+	}
+	t.Logf("of %d events one replica decided on %v, the other on %v", events, shares[0], shares[1])
 }
 
 // Whoever dies between publishing and acking decides again: no second delivery may come of it.
