@@ -734,12 +734,18 @@ func (b *bundle) wish(t *testing.T, w *shopbellv1.Webhook, change func(*busv1.Sw
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.bus.Publish(t.Context(), contract.SwitchMessage("demo", w.Id, value, fmt.Sprintf("%s/%d", wish.DeliveryId, time.Now().UnixNano()))); err != nil {
+	acks, err := b.bus.PublishAcks(t.Context(), contract.SwitchMessage("demo", w.Id, value, fmt.Sprintf("%s/%d", wish.DeliveryId, time.Now().UnixNano())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	switcher, err := b.js.Consumer(t.Context(), contract.Outcomes, contract.Switcher)
+	if err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the wish was heard", func() bool {
-		waiting, unanswered, err := b.bus.Pending(t.Context(), contract.Switcher)
-		return err == nil && waiting == 0 && unanswered == 0
+		// Not that nothing is pending: that is so before the consumer has heard of it, too.
+		info, err := switcher.Info(t.Context())
+		return err == nil && info.AckFloor.Stream >= acks[0].Sequence
 	})
 }
 
