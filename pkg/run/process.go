@@ -83,6 +83,9 @@ func (c Common) Validate() error {
 	if e := c.Shop.Environment; e != shop.Live && e != shop.Test {
 		bad.Add("shop.environment", "%q is neither live nor test", e)
 	}
+	if c.Pprof != "" && !isLoopback(c.Pprof) {
+		bad.Add("pprof", "%s can be reached from outside, and the profiler asks for no key: choose an address on 127.0.0.1", c.Pprof)
+	}
 	if c.StopTimeout < time.Second {
 		bad.Add("stop_timeout", "%s is too short to finish anything; at least 1s", c.StopTimeout)
 	}
