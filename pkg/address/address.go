@@ -1,36 +1,98 @@
-// Package address says which addresses a webhook may have: not our own networks, unless the operator says so.
+// Package address says which addresses a webhook may have: those on the public Internet, and those that the operator
+// opens.
 package address
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"code.dny.dev/ssrf"
+	"golang.org/x/net/idna"
 
 	"shopbell.dev/pkg/fault"
 )
 
+// ErrRefused is why an address is not dialled.
+var ErrRefused = errors.New("the address is refused")
+
+// HowToAllow tells an operator how an address is opened.
+const HowToAllow = "the operator can open a network with allow_addresses, and all private ones with --allow-private-addresses"
+
 // Guard refuses addresses. It may be used at once.
 type Guard struct {
-	allowPrivate bool
-	control      func(network, address string, c syscall.RawConn) error
+	public *ssrf.Guardian
+	single map[netip.Addr]bool // what is opened by an address of its own
 }
 
-// NewGuard makes a guard that lets through what can be reached on the public Internet, and with allowPrivate everything.
-func NewGuard(allowPrivate bool) *Guard {
-	g := &Guard{allowPrivate: allowPrivate}
-	if !allowPrivate {
-		g.control = ssrf.New(ssrf.WithAnyPort()).Safe
+// NewGuard makes a guard that lets through what can be reached on the public Internet, and what is opened.
+func NewGuard(opened ...Range) *Guard {
+	g := &Guard{single: map[netip.Addr]bool{}}
+	var v4, v6 []netip.Prefix
+	for _, r := range opened {
+		if r.IsSingleIP() {
+			g.single[r.Addr()] = true
+		}
+		if r.Addr().Is4() {
+			v4 = append(v4, r.Prefix)
+		} else {
+			v6 = append(v6, r.Prefix)
+		}
 	}
+	g.public = ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
 	return g
 }
 
 // Control is for net.Dialer: it is asked for every address that is dialled, after the name was resolved, so that no
-// name, redirect or change in the DNS leads past it. It is nil when everything is let through.
-func (g *Guard) Control() func(network, address string, c syscall.RawConn) error { return g.control }
+// name, redirect or change in the DNS leads past it.
+func (g *Guard) Control(network, address string, _ syscall.RawConn) error {
+	if network != "tcp4" && network != "tcp6" {
+		return fmt.Errorf("%w: %s is no TCP", ErrRefused, network)
+	}
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return g.Check(to.Addr())
+}
+
+// metadata are the addresses at which clouds hand out credentials to whoever asks from inside. They stay closed when
+// the network around them is opened: they must be opened one by one. (The last one is a public address.)
+var metadata = []netip.Addr{
+	netip.MustParseAddr("169.254.169.254"), // nearly all
+	netip.MustParseAddr("fd00:ec2::254"),   // AWS
+	netip.MustParseAddr("169.254.170.2"),   // AWS, containers
+	netip.MustParseAddr("169.254.170.23"),  // AWS, Kubernetes
+	netip.MustParseAddr("fd00:ec2::23"),    // AWS, Kubernetes
+	netip.MustParseAddr("fd20:ce::254"),    // Google
+	netip.MustParseAddr("192.0.0.192"),     // Oracle
+	netip.MustParseAddr("100.100.100.200"), // Alibaba
+	netip.MustParseAddr("168.63.129.16"),   // Azure
+}
+
+// translated is where a NAT64 gateway reaches the IPv4 address in the last four bytes (RFC 6052).
+var translated = netip.MustParsePrefix("64:ff9b::/96")
+
+// Check says whether an address is refused: ErrRefused, or nothing.
+func (g *Guard) Check(ip netip.Addr) error {
+	ip = ip.WithZone("") // which of our networks it is on does not make it public
+	if slices.Contains(metadata, ip) && !g.single[ip] {
+		return fmt.Errorf("%w: %s hands out a cloud's credentials", ErrRefused, ip)
+	}
+	if err := g.public.SafeAddr(ip); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if translated.Contains(ip) { // it is opened; what it leads to may not be
+		all := ip.As16()
+		return g.Check(netip.AddrFrom4([4]byte(all[12:])))
+	}
+	return nil
+}
 
 const maxURL = 2000
 
@@ -64,27 +126,35 @@ func (g *Guard) CheckURL(text string) error {
 			return refuse("port %q is none", port)
 		}
 	}
-	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	host, err := dialled(u.Hostname())
+	if err != nil {
+		return refuse("%q is no name of a host: %v", u.Hostname(), err)
+	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil && endsInNumber(host) {
 		return refuse("%s is neither a name nor an address; write an address as four numbers, such as 93.184.216.34", host)
 	}
-	if g.allowPrivate {
-		return nil
-	}
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return refuse("%s is this machine; private addresses are refused unless the operator allows them (--allow-private-addresses)", host)
+		if g.Check(netip.AddrFrom4([4]byte{127, 0, 0, 1})) != nil && g.Check(netip.IPv6Loopback()) != nil {
+			return refuse("%s is this machine; %s", host, HowToAllow)
+		}
 	}
-	if err == nil {
-		network := "tcp4"
-		if ip.Is6() {
-			network = "tcp6"
-		}
-		if err := g.control(network, netip.AddrPortFrom(ip, 443).String(), nil); err != nil {
-			return refuse("%s is not an address on the public Internet; private addresses are refused unless the operator allows them (--allow-private-addresses)", host)
-		}
+	if err == nil && g.Check(ip) != nil {
+		return refuse("%s is not an address on the public Internet; %s", host, HowToAllow)
 	}
 	return nil
+}
+
+// dialled is the host that net/http dials for a URL's: letters and digits beyond ASCII become those that they stand
+// for, so that ①②⑦。⓪。⓪。① is 127.0.0.1.
+func dialled(host string) (string, error) {
+	if strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }) {
+		var err error
+		if host, err = idna.Lookup.ToASCII(host); err != nil {
+			return "", err
+		}
+	}
+	return strings.TrimSuffix(strings.ToLower(host), "."), nil
 }
 
 // endsInNumber says whether a host's last part is a number. There is no such name, but some resolvers take it for an

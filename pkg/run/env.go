@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"shopbell.dev/pkg/address"
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/rpc"
@@ -30,8 +31,8 @@ type Env struct {
 	GRPC grpc.ServiceRegistrar
 	// HTTP is where the room mounts what it serves by hand. Everything below /v1/ needs a key.
 	HTTP *http.ServeMux
-	// AllowPrivateAddresses says whether webhooks may point into private networks.
-	AllowPrivateAddresses bool
+	// Guard says which addresses webhooks may have.
+	Guard *address.Guard
 	// Shop is what holds for shops that have set nothing.
 	Shop shop.Defaults
 	// Version is the program's.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/test/bufconn"
 
+	"shopbell.dev/pkg/address"
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/config"
 	"shopbell.dev/pkg/fault"
@@ -45,6 +47,9 @@ type Common struct {
 	OperatorKey config.Secret `yaml:"operator_key"`
 	// AllowPrivateAddresses lets webhooks point into private networks and at this machine.
 	AllowPrivateAddresses bool `yaml:"allow_private_addresses"`
+	// AllowAddresses are networks and addresses that webhooks may point into although they are not on the public
+	// Internet.
+	AllowAddresses []address.Range `yaml:"allow_addresses"`
 	// Profiles is a folder of *.yaml profiles beside the presets. Empty: none.
 	Profiles string `yaml:"profiles"`
 	// Shop is what holds for shops that have set nothing.
@@ -90,6 +95,14 @@ func (c Common) Validate() error {
 		bad.Add("stop_timeout", "%s is too short to finish anything; at least 1s", c.StopTimeout)
 	}
 	return bad.Err()
+}
+
+func (c Common) guard() *address.Guard {
+	opened := c.AllowAddresses
+	if c.AllowPrivateAddresses {
+		opened = append(slices.Clip(opened), address.Private...)
+	}
+	return address.NewGuard(opened...)
 }
 
 func isLoopback(address string) bool {
@@ -167,7 +180,7 @@ func (p *Process) Run(ctx context.Context) (err error) {
 	inside := bufconn.Listen(1 << 20)
 	env := &Env{
 		Log: p.Log, Bus: b, Profiles: profiles, Tracing: tel.Provider(), Metrics: tel.Metrics, GRPC: grpcServer,
-		HTTP: http.NewServeMux(), AllowPrivateAddresses: p.Common.AllowPrivateAddresses,
+		HTTP: http.NewServeMux(), Guard: p.Common.guard(),
 		Shop: p.Common.Shop, Version: Version,
 	}
 	env.local = func() (*grpc.ClientConn, error) {

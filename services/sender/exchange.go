@@ -18,8 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"code.dny.dev/ssrf"
-
 	"shopbell.dev/pkg/address"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
@@ -47,7 +45,7 @@ const maxResponseHeaders = 64 << 10
 // answer bounded. An exchange's time is bounded by its context. Up to inFlight connections to one host are kept for the
 // next exchange: fewer, and a burst to one host would dial anew for most of them.
 func newClient(guard *address.Guard, inFlight int) *http.Client {
-	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: guard.Control()}
+	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: guard.Control}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
@@ -173,8 +171,8 @@ func classify(err error, timeout time.Duration, clock *stopwatch) (class, proble
 	var alert tls.AlertError
 	var host x509.HostnameError
 	switch {
-	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedNetwork), errors.Is(err, ssrf.ErrProhibitedPort):
-		return "blocked_address", "the host's name leads to an address that is not on the public Internet; private addresses are refused unless the operator allows them"
+	case errors.Is(err, address.ErrRefused):
+		return "blocked_address", "the host leads to an address that is not on the public Internet; " + address.HowToAllow
 	case errors.Is(err, context.DeadlineExceeded):
 		return "timeout", fmt.Sprintf("no answer within %s: %s", timeout, clock.seen().stuck())
 	case errors.Is(err, context.Canceled):

@@ -115,7 +115,7 @@ func transportOf(client *http.Client) *http.Transport { return client.Transport.
 // Real failures, by what a receiver's owner is told of them.
 func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 	t.Parallel()
-	open, strict := address.NewGuard(true), address.NewGuard(false)
+	open, strict := address.NewGuard(address.Private...), address.NewGuard()
 	const short = 150 * time.Millisecond
 	for _, row := range []struct {
 		name    string
@@ -141,7 +141,7 @@ func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 		},
 		{"the name leads to an address of ours", func(t *testing.T) (string, *x509.Certificate) {
 			return "http://" + strings.Replace(receiver(t, hangs), "127.0.0.1", "localhost", 1), nil
-		}, strict, 10, "blocked_address", "the host's name leads to"},
+		}, strict, 10, "blocked_address", "the host leads to"},
 		{"the certificate is for another host", func(t *testing.T) (string, *x509.Certificate) {
 			s := handler(t, true, func(http.ResponseWriter, *http.Request) {})
 			return strings.Replace(s.URL, "127.0.0.1", "localhost", 1), s.Certificate()
@@ -315,7 +315,7 @@ func TestDo_TakesAnAnswerAsItIs(t *testing.T) {
 			if strings.Contains(row.name, "does not come") || strings.Contains(row.name, "nothing follows") {
 				timeout = 150 * time.Millisecond
 			}
-			x := post(t, address.NewGuard(true), trust, target, []byte("{}"), timeout, limit)
+			x := post(t, address.NewGuard(address.Private...), trust, target, []byte("{}"), timeout, limit)
 			if x.class != "" || x.problem != "" || x.code != row.code || string(x.body) != row.body || x.cut != row.cut {
 				t.Errorf("code %d, body %.50q, cut %v, %s %s\nwant %d, %.50q, %v", x.code, x.body, x.cut, x.class, x.problem, row.code, row.body, row.cut)
 			}
@@ -337,7 +337,7 @@ func TestDo_SendsTheBytesAndMeasuresTheParts(t *testing.T) {
 		w.Header().Set("Retry-After", "7")
 		w.Header().Set("X-Receiver", "here")
 	})
-	x := post(t, address.NewGuard(true), s.Certificate(), s.URL+"/hooks?x=1", body, 10*time.Second, 1<<10)
+	x := post(t, address.NewGuard(address.Private...), s.Certificate(), s.URL+"/hooks?x=1", body, 10*time.Second, 1<<10)
 	if x.code != 200 || x.retryAfter != 7*time.Second || x.response.Get("X-Receiver") != "here" || x.url != s.URL+"/hooks?x=1" {
 		t.Errorf("code %d, Retry-After %s, headers %v, url %s: %s", x.code, x.retryAfter, x.response, x.url, x.problem)
 	}
@@ -350,7 +350,7 @@ func TestDo_SaysWhenItWasStopped(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	target := receiver(t, func(conn net.Conn) { reads("")(conn); stop() })
-	client := newClient(address.NewGuard(true), 8)
+	client := newClient(address.NewGuard(address.Private...), 8)
 	x := do(ctx, client, "http://"+target, http.Header{}, []byte("{}"), 10*time.Second, 1<<10)
 	if x.class != "interrupted" {
 		t.Errorf("%s: %s, want interrupted", x.class, x.problem)
@@ -367,7 +367,7 @@ func TestDo_RefusesWhatIsNoRequest(t *testing.T) {
 		{"a header's value with a line break", "http://127.0.0.1:1/?token=s3cret", http.Header{"X": {"a\r\nb"}}},
 		{"a header's name with a blank", "http://127.0.0.1:1/?token=s3cret", http.Header{"X Y": {"a"}}},
 	} {
-		client := newClient(address.NewGuard(true), 8)
+		client := newClient(address.NewGuard(address.Private...), 8)
 		x := do(t.Context(), client, row.target, row.h, nil, time.Second, 1<<10)
 		if x.class != "request" || !strings.HasPrefix(x.problem, "the request cannot be made: ") || strings.Contains(x.problem, "s3cret") {
 			t.Errorf("%s: %s: %s, want request, and no token", row.name, x.class, x.problem)
@@ -377,7 +377,7 @@ func TestDo_RefusesWhatIsNoRequest(t *testing.T) {
 
 func TestDo_SaysTimeoutWhenTheTransportGivesUpFirst(t *testing.T) {
 	t.Parallel()
-	client := newClient(address.NewGuard(true), 8)
+	client := newClient(address.NewGuard(address.Private...), 8)
 	transportOf(client).TLSHandshakeTimeout = 50 * time.Millisecond
 	x := do(t.Context(), client, "https://"+receiver(t, hangs), http.Header{}, nil, 10*time.Second, 1<<10)
 	if x.class != "timeout" || !strings.Contains(x.problem, "the TLS handshake was not finished") {
@@ -389,7 +389,7 @@ func TestDo_KeepsConnectionsForTheNext(t *testing.T) {
 	t.Parallel()
 	var addresses []string
 	s := handler(t, false, func(_ http.ResponseWriter, r *http.Request) { addresses = append(addresses, r.RemoteAddr) })
-	client := newClient(address.NewGuard(true), 8)
+	client := newClient(address.NewGuard(address.Private...), 8)
 	defer client.CloseIdleConnections()
 	for i := range 3 {
 		if x := do(t.Context(), client, s.URL, http.Header{}, []byte(fmt.Sprint(i)), 10*time.Second, 1<<10); x.code != 200 {

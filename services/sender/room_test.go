@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"shopbell.dev/pkg/address"
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
@@ -81,7 +82,7 @@ func setup(t *testing.T) *bundle {
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(b.spans))
 	b.env = &run.Env{
 		Log: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Bus: b.bus, Profiles: profiles(t),
-		Tracing: provider, Tracer: provider.Tracer("sender"), AllowPrivateAddresses: true,
+		Tracing: provider, Tracer: provider.Tracer("sender"), Guard: address.NewGuard(address.Private...),
 		Shop: shop.Defaults{Profile: "enveloped", Environment: shop.Live}, Version: "test",
 	}
 	return b

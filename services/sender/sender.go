@@ -11,7 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"shopbell.dev/pkg/address"
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/config"
 	"shopbell.dev/pkg/contract"
@@ -85,7 +84,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	}
 	s := &Sender{
 		cfg: cfg, env: env, webhooks: webhooks, shops: shops, agent: "Shopbell/" + env.Version,
-		client: newClient(address.NewGuard(env.AllowPrivateAddresses), cfg.MaxInFlight),
+		client: newClient(env.Guard, cfg.MaxInFlight),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shopbell_attempts_total", Help: "Attempts, by what was decided (delivered, retrying, failed, held) and, if they failed, by why.",
 		}, []string{"verdict", "error_class"}),

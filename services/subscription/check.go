@@ -33,7 +33,7 @@ const (
 func (s *Subscription) check(state *busv1.WebhookState) error {
 	w := state.Webhook
 	var bad fault.Collector
-	bad.Include("", s.guard.CheckURL(w.Url))
+	bad.Include("", s.env.Guard.CheckURL(w.Url))
 	if len(w.GetLabel()) > maxLabel {
 		bad.Add("label", "it has %d bytes; at most %d are taken", len(w.GetLabel()), maxLabel)
 	}

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"shopbell.dev/pkg/address"
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
@@ -117,7 +118,8 @@ func (b *bundle) open(t *testing.T) {
 	provider := sdktrace.NewTracerProvider()
 	service, err := New(Defaults(), &run.Env{
 		Log: slog.New(slog.NewTextHandler(b.log, nil)), Bus: b.bus, Profiles: profiles(t), Tracing: provider, Tracer: provider.Tracer("subscription"),
-		Metrics: prometheus.NewRegistry(), GRPC: grpc.NewServer(), Shop: shop.Defaults{Profile: "standard", Environment: shop.Live},
+		Metrics: prometheus.NewRegistry(), GRPC: grpc.NewServer(), Guard: address.NewGuard(),
+		Shop: shop.Defaults{Profile: "standard", Environment: shop.Live},
 	})
 	if err != nil {
 		t.Fatal(err)

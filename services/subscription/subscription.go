@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"shopbell.dev/pkg/address"
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
@@ -50,7 +49,6 @@ type Subscription struct {
 	subscriptionv1.UnimplementedSubscriptionServiceServer
 	cfg      Config
 	env      *run.Env
-	guard    *address.Guard
 	shops    *shop.Directory
 	webhooks *webhook.Directory
 	bucket   jetstream.KeyValue // of webhooks
@@ -69,7 +67,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
 	s := &Subscription{
-		cfg: cfg, env: env, guard: address.NewGuard(env.AllowPrivateAddresses),
+		cfg: cfg, env: env,
 		decided:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_events_matched_total", Help: "Events whose webhooks were decided on."}),
 		matched:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_deliveries_created_total", Help: "Deliveries that were made: one for each webhook that wants an event."}),
 		passedOver: prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_webhooks_passed_over_total", Help: "Webhooks that subscribe to an event's type and were not sent it."}),
