@@ -87,7 +87,16 @@ const (
 	errBatchDuplicate  jetstream.ErrorCode = 10201
 	errBatchIncomplete jetstream.ErrorCode = 10176 // also what follows when the server has too many batches open
 	errWrongLastID     jetstream.ErrorCode = 10070
+	errWrongSequence   jetstream.ErrorCode = 10071
+	errInFlight        jetstream.ErrorCode = 10164 // in a cluster: another message with a condition on this subject is under way
 )
+
+// Outrun says of an error of Publish that the message was to take the place of another one, and somebody was faster: that
+// one is no longer there.
+func Outrun(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == errWrongSequence || api.ErrorCode == errInFlight)
+}
 
 // PublishBatch publishes up to MaxBatch messages of one stream whole or not at all, and answers for each whether the
 // stream held it before. The messages must have ids, each a different one.

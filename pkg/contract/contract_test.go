@@ -65,7 +65,11 @@ func contractText(t *testing.T) []byte {
 	}
 	d := contract.Delivery{Event: e, ID: "dlv_1", WebhookID: "wh_1", MatchedAt: at.Add(time.Millisecond), Attempt: 2}
 	byHand := d
-	byHand.AskedAt, byHand.WholeBody = at.Add(time.Hour), true
+	byHand.AskedAt, byHand.AskedBy, byHand.WholeBody = at.Add(time.Hour), "Back office", true
+	replayed := byHand
+	replayed.Replay = "job_1"
+	cancelled := d
+	cancelled.Cancel = "cancelled by hand"
 	send := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7}
 	discard := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7, Discard: true}
 	for _, row := range []struct {
@@ -76,6 +80,8 @@ func contractText(t *testing.T) []byte {
 		{"a delivery", d.Message()},
 		{"a delivery by hand with its whole body", byHand.Message()},
 		{"a delivery that waits for its time", d.Later(at.Add(time.Minute))},
+		{"a delivery that a job sends again", replayed.Message()},
+		{"a timer in the place of another: the delivery is cancelled", cancelled.InsteadOf(42, at.Add(time.Minute))},
 		{"a delivery that is held", d.Hold(42)},
 		{"a delivery that was held and goes on", d.Released(43)},
 		{"what is held is sent", send.Message()},

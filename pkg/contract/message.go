@@ -3,6 +3,7 @@ package contract
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -26,6 +27,9 @@ const (
 	hdrMatchedAt   = "Shopbell-Matched-At"
 	hdrAttempt     = "Shopbell-Attempt"
 	hdrByHand      = "Shopbell-By-Hand"
+	hdrAskedBy     = "Shopbell-Asked-By"
+	hdrReplay      = "Shopbell-Replay"
+	hdrCancel      = "Shopbell-Cancel"
 	hdrWholeBody   = "Shopbell-Whole-Body"
 	hdrRelease     = "Shopbell-Release"
 
@@ -54,7 +58,13 @@ type Delivery struct {
 	MatchedAt time.Time
 	Attempt   int       // the number of the attempt to make, from 1
 	AskedAt   time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
-	WholeBody bool      // Data is the body, made before, and goes out as it is
+	AskedBy   string    // who did, by the name of the key; may be empty
+	// Replay is the job that asked for this one attempt. What comes of it says nothing of how well the receiver keeps
+	// up with what happens.
+	Replay string
+	// Cancel says, in a sentence, that the attempt is not to be made: the delivery is cancelled.
+	Cancel    string
+	WholeBody bool // Data is the body, made before, and goes out as it is
 }
 
 // ByHand says whether somebody asked for this attempt. It is not followed by others.
@@ -101,7 +111,10 @@ func ParseEvent(h nats.Header, data []byte) (Event, error) {
 // follow from, so that whoever repeats himself after a crash makes no second one.
 func (d *Delivery) Message() *nats.Msg {
 	id := d.ID + "/" + strconv.Itoa(d.Attempt)
-	if d.ByHand() {
+	switch {
+	case d.Replay != "": // one attempt for each job, whichever number it has by the time a job's chunk is repeated
+		id = d.Replay + "/" + d.ID
+	case d.ByHand():
 		id += "/" + strconv.FormatInt(d.AskedAt.UnixNano(), 36)
 	}
 	return d.message(DeliverySubject(d.WebhookID), id)
@@ -111,9 +124,36 @@ func (d *Delivery) Message() *nats.Msg {
 // it over restarts; a time that has passed is now.
 func (d *Delivery) Later(at time.Time) *nats.Msg {
 	m := d.message(LaterSubject(d.WebhookID, d.ID), d.ID+"/"+strconv.Itoa(d.Attempt)+"/later")
-	m.Header[hdrSchedule] = []string{"@at " + at.UTC().Format(time.RFC3339Nano)}
+	m.Header[hdrSchedule] = []string{scheduleAt + at.UTC().Format(time.RFC3339Nano)}
 	m.Header[hdrScheduleTarget] = []string{DeliverySubject(d.WebhookID)}
 	return m
+}
+
+const scheduleAt = "@at "
+
+// InsteadOf makes the timer that takes the place of the delivery's timer with this sequence in DELIVERIES, and is due now.
+// The bus refuses it when another message has come to that place, or the timer's time has: one of the two is there, and
+// never both.
+func (d *Delivery) InsteadOf(timer uint64, now time.Time) *nats.Msg {
+	m := d.Later(now)
+	m.Header[jetstream.MsgIDHeader] = []string{d.ID + "/instead/" + strconv.FormatUint(timer, 10) + "/" + strconv.FormatInt(now.UnixNano(), 36)}
+	m.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(timer, 10)}
+	return m
+}
+
+// ParseLater reads a timer's message: the delivery, and when it is due.
+func ParseLater(h nats.Header, data []byte) (d Delivery, due time.Time, err error) {
+	if d, err = ParseDelivery(h, data); err != nil {
+		return d, due, err
+	}
+	at, ok := strings.CutPrefix(get(h, hdrSchedule), scheduleAt)
+	if !ok {
+		return d, due, fmt.Errorf("timer of delivery %s: %q is not %q and a time", d.ID, get(h, hdrSchedule), scheduleAt)
+	}
+	if due, err = time.Parse(time.RFC3339Nano, at); err != nil {
+		return d, due, fmt.Errorf("timer of delivery %s: when it is due: %w", d.ID, err)
+	}
+	return d, due, nil
 }
 
 // Hold makes the message that keeps the delivery until its webhook is switched on again. From is the sequence in
@@ -146,6 +186,9 @@ func (d *Delivery) headers() nats.Header {
 	if d.ByHand() {
 		set(h, hdrByHand, d.AskedAt.UTC().Format(time.RFC3339Nano))
 	}
+	set(h, hdrAskedBy, d.AskedBy)
+	set(h, hdrReplay, d.Replay)
+	set(h, hdrCancel, d.Cancel)
 	setFlag(h, hdrWholeBody, d.WholeBody)
 	return h
 }
@@ -155,6 +198,7 @@ func ParseDelivery(h nats.Header, data []byte) (Delivery, error) {
 	e, err := ParseEvent(h, data)
 	d := Delivery{
 		Event: e, ID: get(h, hdrDelivery), WebhookID: get(h, hdrWebhook),
+		AskedBy: get(h, hdrAskedBy), Replay: get(h, hdrReplay), Cancel: get(h, hdrCancel),
 		WholeBody: get(h, hdrWholeBody) != "",
 	}
 	if err != nil {

@@ -54,6 +54,7 @@ func (q queries) GetDelivery(ctx context.Context, r *logv1.GetDeliveryRequest) (
 	} else if err != nil {
 		return nil, err
 	}
+	d.Delivery.BodyPending = len(d.Attempts) > 0 && bodyPending(d, time.Now())
 	return d.Delivery, nil
 }
 

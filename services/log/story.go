@@ -103,8 +103,13 @@ func (t *teller) attempt(d *shopbellv1.Delivery, made *busv1.AttemptMade) {
 	over := a.GetStartedAt().AsTime().Add(time.Duration(a.GetDurationMs() * float64(time.Millisecond)))
 	var b strings.Builder
 	fmt.Fprintf(&b, "attempt %d", a.GetNumber())
-	if a.GetByHand() {
-		b.WriteString(", by hand,")
+	switch {
+	case a.GetReplayId() != "":
+		fmt.Fprintf(&b, ", by replay %s%s,", a.GetReplayId(), because(" of ", a.GetAskedBy()))
+	case a.GetByHand():
+		fmt.Fprintf(&b, ", by hand%s,", because(" of ", a.GetAskedBy()))
+	case a.GetAskedBy() != "":
+		fmt.Fprintf(&b, ", sent ahead of its time by %s,", a.GetAskedBy())
 	}
 	fmt.Fprintf(&b, " to %s ", address(a.GetUrl()))
 	if a.GetResponseCode() > 0 {

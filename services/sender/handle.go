@@ -62,6 +62,9 @@ func (s *Sender) finish(ctx context.Context, m bus.Message) error {
 		s.env.Log.ErrorContext(ctx, "a message on DELIVERIES is no delivery; it is left out", slog.Any("error", err))
 		return m.TermWithReason(err.Error())
 	}
+	if d.Cancel != "" {
+		return s.change(ctx, &d, cancelled, d.Cancel)
+	}
 	w, err := s.webhook(ctx, &d)
 	switch {
 	case err != nil:
@@ -118,6 +121,7 @@ func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Deliver
 	msgs := []*nats.Msg{record}
 	next := *d
 	next.Attempt++
+	next.AskedBy = "" // he asked for this one
 	switch v.status {
 	case retrying:
 		msgs = append(msgs, next.Later(x.began.Add(x.duration+v.wait)))
@@ -201,7 +205,7 @@ func (x *exchange) proto(d *contract.Delivery, v verdict, traceID string) *shopb
 		Number: int32(d.Attempt), StartedAt: timestamppb.New(x.began), DurationMs: millis(x.duration), Timings: x.timings,
 		ResponseCode: int32(x.code), ErrorClass: x.class, Error: x.problem, Verdict: v.status, Url: x.url,
 		RequestHeaders: shown(x.request, true), ResponseHeaders: shown(x.response, false), ResponseBody: x.body, ResponseBodyCut: x.cut,
-		TraceId: traceID, ByHand: d.ByHand(),
+		TraceId: traceID, ByHand: d.ByHand(), AskedBy: d.AskedBy, ReplayId: d.Replay,
 	}
 	if v.status == retrying {
 		out.NextAttemptAt = timestamppb.New(x.began.Add(x.duration + v.wait))

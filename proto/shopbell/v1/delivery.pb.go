@@ -53,10 +53,12 @@ type Delivery struct {
 	ErrorClass string `protobuf:"bytes,13,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
 	// True for a test send.
 	Test bool `protobuf:"varint,14,opt,name=test,proto3" json:"test,omitempty"`
-	// The exact bytes of the last request's body. Only where a single delivery is read.
+	// The exact bytes of the last request's body. Only where a single delivery is read. See body_pending.
 	Body []byte `protobuf:"bytes,15,opt,name=body,proto3,oneof" json:"body,omitempty"`
 	// The attempts in their order. Only where a single delivery or an event's story is read.
-	Attempts      []*Attempt `protobuf:"bytes,16,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	Attempts []*Attempt `protobuf:"bytes,16,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// True when body is missing because the log has read of the attempt, and not of the event yet: ask again in a moment.
+	BodyPending   bool `protobuf:"varint,17,opt,name=body_pending,json=bodyPending,proto3" json:"body_pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,6 +205,13 @@ func (x *Delivery) GetAttempts() []*Attempt {
 	return nil
 }
 
+func (x *Delivery) GetBodyPending() bool {
+	if x != nil {
+		return x.BodyPending
+	}
+	return false
+}
+
 // One request to a receiver and what came of it.
 type Attempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -240,6 +249,10 @@ type Attempt struct {
 	ByHand bool `protobuf:"varint,15,opt,name=by_hand,json=byHand,proto3" json:"by_hand,omitempty"`
 	// When the next attempt is due, when the verdict is "retrying".
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
+	// Who asked for it, by the name of the key, when by_hand is true. Empty where nobody needs a key.
+	AskedBy string `protobuf:"bytes,17,opt,name=asked_by,json=askedBy,proto3" json:"asked_by,omitempty"`
+	// The job that asked for it, when it is part of a replay.
+	ReplayId      string `protobuf:"bytes,18,opt,name=replay_id,json=replayId,proto3" json:"replay_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -386,6 +399,20 @@ func (x *Attempt) GetNextAttemptAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Attempt) GetAskedBy() string {
+	if x != nil {
+		return x.AskedBy
+	}
+	return ""
+}
+
+func (x *Attempt) GetReplayId() string {
+	if x != nil {
+		return x.ReplayId
+	}
+	return ""
+}
+
 // The parts of an exchange, in milliseconds; a part that did not happen (a connection that was open already) is 0.
 type Timings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -518,7 +545,7 @@ var File_shopbell_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_delivery_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashopbell/v1/delivery.proto\x12\vshopbell.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x04\n" +
+	"\x1ashopbell/v1/delivery.proto\x12\vshopbell.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x04\n" +
 	"\bDelivery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x19\n" +
@@ -541,8 +568,9 @@ const file_shopbell_v1_delivery_proto_rawDesc = "" +
 	"errorClass\x12\x12\n" +
 	"\x04test\x18\x0e \x01(\bR\x04test\x12\x17\n" +
 	"\x04body\x18\x0f \x01(\fH\x00R\x04body\x88\x01\x01\x120\n" +
-	"\battempts\x18\x10 \x03(\v2\x14.shopbell.v1.AttemptR\battemptsB\a\n" +
-	"\x05_body\"\xfc\x04\n" +
+	"\battempts\x18\x10 \x03(\v2\x14.shopbell.v1.AttemptR\battempts\x12!\n" +
+	"\fbody_pending\x18\x11 \x01(\bR\vbodyPendingB\a\n" +
+	"\x05_body\"\xb4\x05\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x129\n" +
 	"\n" +
@@ -563,7 +591,9 @@ const file_shopbell_v1_delivery_proto_rawDesc = "" +
 	"\x11response_body_cut\x18\r \x01(\bR\x0fresponseBodyCut\x12\x19\n" +
 	"\btrace_id\x18\x0e \x01(\tR\atraceId\x12\x17\n" +
 	"\aby_hand\x18\x0f \x01(\bR\x06byHand\x12B\n" +
-	"\x0fnext_attempt_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\"z\n" +
+	"\x0fnext_attempt_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x12\x19\n" +
+	"\basked_by\x18\x11 \x01(\tR\aaskedBy\x12\x1b\n" +
+	"\treplay_id\x18\x12 \x01(\tR\breplayId\"z\n" +
 	"\aTimings\x12\x15\n" +
 	"\x06dns_ms\x18\x01 \x01(\x01R\x05dnsMs\x12\x1d\n" +
 	"\n" +

@@ -325,9 +325,11 @@ type ResendDeliveryRequest struct {
 	// The shop.
 	ShopId string `protobuf:"bytes,1,opt,name=shop_id,json=shopId,proto3" json:"shop_id,omitempty"`
 	// The delivery.
-	DeliveryId    string `protobuf:"bytes,2,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DeliveryId string `protobuf:"bytes,2,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
+	// Also to a webhook that is switched off, by its owner or by its receiver. It stays off.
+	EvenIfDisabled bool `protobuf:"varint,3,opt,name=even_if_disabled,json=evenIfDisabled,proto3" json:"even_if_disabled,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ResendDeliveryRequest) Reset() {
@@ -372,6 +374,13 @@ func (x *ResendDeliveryRequest) GetDeliveryId() string {
 		return x.DeliveryId
 	}
 	return ""
+}
+
+func (x *ResendDeliveryRequest) GetEvenIfDisabled() bool {
+	if x != nil {
+		return x.EvenIfDisabled
+	}
+	return false
 }
 
 // The answer to a resend.
@@ -420,6 +429,116 @@ func (x *ResendDeliveryResponse) GetDeliveryId() string {
 	return ""
 }
 
+// Which delivery to cancel.
+type CancelDeliveryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shop.
+	ShopId string `protobuf:"bytes,1,opt,name=shop_id,json=shopId,proto3" json:"shop_id,omitempty"`
+	// The delivery.
+	DeliveryId string `protobuf:"bytes,2,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
+	// Why, for its story. Empty: nobody says.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelDeliveryRequest) Reset() {
+	*x = CancelDeliveryRequest{}
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelDeliveryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelDeliveryRequest) ProtoMessage() {}
+
+func (x *CancelDeliveryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelDeliveryRequest.ProtoReflect.Descriptor instead.
+func (*CancelDeliveryRequest) Descriptor() ([]byte, []int) {
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CancelDeliveryRequest) GetShopId() string {
+	if x != nil {
+		return x.ShopId
+	}
+	return ""
+}
+
+func (x *CancelDeliveryRequest) GetDeliveryId() string {
+	if x != nil {
+		return x.DeliveryId
+	}
+	return ""
+}
+
+func (x *CancelDeliveryRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// The answer to a cancel.
+type CancelDeliveryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The delivery. Its status follows in the log within a second or so.
+	DeliveryId    string `protobuf:"bytes,1,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelDeliveryResponse) Reset() {
+	*x = CancelDeliveryResponse{}
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelDeliveryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelDeliveryResponse) ProtoMessage() {}
+
+func (x *CancelDeliveryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelDeliveryResponse.ProtoReflect.Descriptor instead.
+func (*CancelDeliveryResponse) Descriptor() ([]byte, []int) {
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CancelDeliveryResponse) GetDeliveryId() string {
+	if x != nil {
+		return x.DeliveryId
+	}
+	return ""
+}
+
 var File_shopbell_log_v1_log_proto protoreflect.FileDescriptor
 
 const file_shopbell_log_v1_log_proto_rawDesc = "" +
@@ -452,20 +571,30 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x12GetDeliveryRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12(\n" +
 	"\vdelivery_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\n" +
-	"deliveryId\"\x86\x01\n" +
+	"deliveryId\"\xb0\x01\n" +
 	"\x15ResendDeliveryRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12(\n" +
 	"\vdelivery_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\n" +
-	"deliveryId\"9\n" +
+	"deliveryId\x12(\n" +
+	"\x10even_if_disabled\x18\x03 \x01(\bR\x0eevenIfDisabled\"9\n" +
 	"\x16ResendDeliveryResponse\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
-	"deliveryId2\xae\x04\n" +
+	"deliveryId\"\xa8\x01\n" +
+	"\x15CancelDeliveryRequest\x12C\n" +
+	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12(\n" +
+	"\vdelivery_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\n" +
+	"deliveryId\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"9\n" +
+	"\x16CancelDeliveryResponse\x12\x1f\n" +
+	"\vdelivery_id\x18\x01 \x01(\tR\n" +
+	"deliveryId2\xd2\x05\n" +
 	"\n" +
 	"LogService\x12o\n" +
 	"\bGetEvent\x12 .shopbell.log.v1.GetEventRequest\x1a\x12.shopbell.v1.Event\"-\x82\xd3\xe4\x93\x02'\x12%/v1/shops/{shop_id}/events/{event_id}\x12\x89\x01\n" +
 	"\x0eListDeliveries\x12&.shopbell.log.v1.ListDeliveriesRequest\x1a'.shopbell.log.v1.ListDeliveriesResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/shops/{shop_id}/deliveries\x12\x7f\n" +
 	"\vGetDelivery\x12#.shopbell.log.v1.GetDeliveryRequest\x1a\x15.shopbell.v1.Delivery\"4\x82\xd3\xe4\x93\x02.\x12,/v1/shops/{shop_id}/deliveries/{delivery_id}\x12\xa1\x01\n" +
-	"\x0eResendDelivery\x12&.shopbell.log.v1.ResendDeliveryRequest\x1a'.shopbell.log.v1.ResendDeliveryResponse\">\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:resendB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
+	"\x0eResendDelivery\x12&.shopbell.log.v1.ResendDeliveryRequest\x1a'.shopbell.log.v1.ResendDeliveryResponse\">\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:resend\x12\xa1\x01\n" +
+	"\x0eCancelDelivery\x12&.shopbell.log.v1.CancelDeliveryRequest\x1a'.shopbell.log.v1.CancelDeliveryResponse\">\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:cancelB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
 
 var (
 	file_shopbell_log_v1_log_proto_rawDescOnce sync.Once
@@ -479,7 +608,7 @@ func file_shopbell_log_v1_log_proto_rawDescGZIP() []byte {
 	return file_shopbell_log_v1_log_proto_rawDescData
 }
 
-var file_shopbell_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_shopbell_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_shopbell_log_v1_log_proto_goTypes = []any{
 	(*GetEventRequest)(nil),        // 0: shopbell.log.v1.GetEventRequest
 	(*ListDeliveriesRequest)(nil),  // 1: shopbell.log.v1.ListDeliveriesRequest
@@ -487,27 +616,31 @@ var file_shopbell_log_v1_log_proto_goTypes = []any{
 	(*GetDeliveryRequest)(nil),     // 3: shopbell.log.v1.GetDeliveryRequest
 	(*ResendDeliveryRequest)(nil),  // 4: shopbell.log.v1.ResendDeliveryRequest
 	(*ResendDeliveryResponse)(nil), // 5: shopbell.log.v1.ResendDeliveryResponse
-	(*timestamppb.Timestamp)(nil),  // 6: google.protobuf.Timestamp
-	(*v1.Delivery)(nil),            // 7: shopbell.v1.Delivery
-	(*v1.Event)(nil),               // 8: shopbell.v1.Event
+	(*CancelDeliveryRequest)(nil),  // 6: shopbell.log.v1.CancelDeliveryRequest
+	(*CancelDeliveryResponse)(nil), // 7: shopbell.log.v1.CancelDeliveryResponse
+	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
+	(*v1.Delivery)(nil),            // 9: shopbell.v1.Delivery
+	(*v1.Event)(nil),               // 10: shopbell.v1.Event
 }
 var file_shopbell_log_v1_log_proto_depIdxs = []int32{
-	6, // 0: shopbell.log.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
-	6, // 1: shopbell.log.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
-	7, // 2: shopbell.log.v1.ListDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
-	0, // 3: shopbell.log.v1.LogService.GetEvent:input_type -> shopbell.log.v1.GetEventRequest
-	1, // 4: shopbell.log.v1.LogService.ListDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
-	3, // 5: shopbell.log.v1.LogService.GetDelivery:input_type -> shopbell.log.v1.GetDeliveryRequest
-	4, // 6: shopbell.log.v1.LogService.ResendDelivery:input_type -> shopbell.log.v1.ResendDeliveryRequest
-	8, // 7: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
-	2, // 8: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
-	7, // 9: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
-	5, // 10: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
-	7, // [7:11] is the sub-list for method output_type
-	3, // [3:7] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	8,  // 0: shopbell.log.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
+	8,  // 1: shopbell.log.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
+	9,  // 2: shopbell.log.v1.ListDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
+	0,  // 3: shopbell.log.v1.LogService.GetEvent:input_type -> shopbell.log.v1.GetEventRequest
+	1,  // 4: shopbell.log.v1.LogService.ListDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	3,  // 5: shopbell.log.v1.LogService.GetDelivery:input_type -> shopbell.log.v1.GetDeliveryRequest
+	4,  // 6: shopbell.log.v1.LogService.ResendDelivery:input_type -> shopbell.log.v1.ResendDeliveryRequest
+	6,  // 7: shopbell.log.v1.LogService.CancelDelivery:input_type -> shopbell.log.v1.CancelDeliveryRequest
+	10, // 8: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
+	2,  // 9: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
+	9,  // 10: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
+	5,  // 11: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
+	7,  // 12: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
+	8,  // [8:13] is the sub-list for method output_type
+	3,  // [3:8] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_log_v1_log_proto_init() }
@@ -521,7 +654,7 @@ func file_shopbell_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_log_v1_log_proto_rawDesc), len(file_shopbell_log_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	LogService_ListDeliveries_FullMethodName = "/shopbell.log.v1.LogService/ListDeliveries"
 	LogService_GetDelivery_FullMethodName    = "/shopbell.log.v1.LogService/GetDelivery"
 	LogService_ResendDelivery_FullMethodName = "/shopbell.log.v1.LogService/ResendDelivery"
+	LogService_CancelDelivery_FullMethodName = "/shopbell.log.v1.LogService/CancelDelivery"
 )
 
 // LogServiceClient is the client API for LogService service.
@@ -40,9 +41,16 @@ type LogServiceClient interface {
 	ListDeliveries(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (*ListDeliveriesResponse, error)
 	// GetDelivery reads one delivery with the exact body sent and all its attempts. Errors: NOT_FOUND.
 	GetDelivery(ctx context.Context, in *GetDeliveryRequest, opts ...grpc.CallOption) (*v1.Delivery, error)
-	// ResendDelivery sends a delivery again: the same id and body, a fresh signature, one attempt marked as by hand.
-	// Errors: NOT_FOUND; FAILED_PRECONDITION for one whose body the log does not have.
+	// ResendDelivery sends a delivery again, whatever its status: the same id and body, a fresh signature, one attempt
+	// marked as by hand. One that waits for its time ("delayed", "retrying") is sent now in place of that: if it fails,
+	// the webhook's rules say what follows, as they would have at its time. One that is held stays held as well.
+	// Errors: NOT_FOUND; FAILED_PRECONDITION for a webhook that is off (see even_if_disabled) or deleted, and for a
+	// delivery whose body the log does not have.
 	ResendDelivery(ctx context.Context, in *ResendDeliveryRequest, opts ...grpc.CallOption) (*ResendDeliveryResponse, error)
+	// CancelDelivery cancels a delivery that waits for its time ("delayed", "retrying"). It can be sent again later. One
+	// that is cancelled already stays as it is. Errors: NOT_FOUND; FAILED_PRECONDITION for one that does not wait, or
+	// whose time has come: it is on its way.
+	CancelDelivery(ctx context.Context, in *CancelDeliveryRequest, opts ...grpc.CallOption) (*CancelDeliveryResponse, error)
 }
 
 type logServiceClient struct {
@@ -93,6 +101,16 @@ func (c *logServiceClient) ResendDelivery(ctx context.Context, in *ResendDeliver
 	return out, nil
 }
 
+func (c *logServiceClient) CancelDelivery(ctx context.Context, in *CancelDeliveryRequest, opts ...grpc.CallOption) (*CancelDeliveryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelDeliveryResponse)
+	err := c.cc.Invoke(ctx, LogService_CancelDelivery_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LogServiceServer is the server API for LogService service.
 // All implementations must embed UnimplementedLogServiceServer
 // for forward compatibility.
@@ -105,9 +123,16 @@ type LogServiceServer interface {
 	ListDeliveries(context.Context, *ListDeliveriesRequest) (*ListDeliveriesResponse, error)
 	// GetDelivery reads one delivery with the exact body sent and all its attempts. Errors: NOT_FOUND.
 	GetDelivery(context.Context, *GetDeliveryRequest) (*v1.Delivery, error)
-	// ResendDelivery sends a delivery again: the same id and body, a fresh signature, one attempt marked as by hand.
-	// Errors: NOT_FOUND; FAILED_PRECONDITION for one whose body the log does not have.
+	// ResendDelivery sends a delivery again, whatever its status: the same id and body, a fresh signature, one attempt
+	// marked as by hand. One that waits for its time ("delayed", "retrying") is sent now in place of that: if it fails,
+	// the webhook's rules say what follows, as they would have at its time. One that is held stays held as well.
+	// Errors: NOT_FOUND; FAILED_PRECONDITION for a webhook that is off (see even_if_disabled) or deleted, and for a
+	// delivery whose body the log does not have.
 	ResendDelivery(context.Context, *ResendDeliveryRequest) (*ResendDeliveryResponse, error)
+	// CancelDelivery cancels a delivery that waits for its time ("delayed", "retrying"). It can be sent again later. One
+	// that is cancelled already stays as it is. Errors: NOT_FOUND; FAILED_PRECONDITION for one that does not wait, or
+	// whose time has come: it is on its way.
+	CancelDelivery(context.Context, *CancelDeliveryRequest) (*CancelDeliveryResponse, error)
 	mustEmbedUnimplementedLogServiceServer()
 }
 
@@ -129,6 +154,9 @@ func (UnimplementedLogServiceServer) GetDelivery(context.Context, *GetDeliveryRe
 }
 func (UnimplementedLogServiceServer) ResendDelivery(context.Context, *ResendDeliveryRequest) (*ResendDeliveryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResendDelivery not implemented")
+}
+func (UnimplementedLogServiceServer) CancelDelivery(context.Context, *CancelDeliveryRequest) (*CancelDeliveryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelDelivery not implemented")
 }
 func (UnimplementedLogServiceServer) mustEmbedUnimplementedLogServiceServer() {}
 func (UnimplementedLogServiceServer) testEmbeddedByValue()                    {}
@@ -223,6 +251,24 @@ func _LogService_ResendDelivery_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_CancelDelivery_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelDeliveryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).CancelDelivery(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_CancelDelivery_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).CancelDelivery(ctx, req.(*CancelDeliveryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LogService_ServiceDesc is the grpc.ServiceDesc for LogService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -245,6 +291,10 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResendDelivery",
 			Handler:    _LogService_ResendDelivery_Handler,
+		},
+		{
+			MethodName: "CancelDelivery",
+			Handler:    _LogService_CancelDelivery_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

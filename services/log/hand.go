@@ -1,0 +1,234 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/event"
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/webhook"
+	logv1 "shopbell.dev/proto/shopbell/log/v1"
+
+	"shopbell.dev/services/log/store"
+)
+
+// ResendDelivery sends a delivery again: one attempt, marked as by hand. One that waits for its time is sent now in place
+// of that.
+func (l *Log) ResendDelivery(ctx context.Context, req *logv1.ResendDeliveryRequest) (*logv1.ResendDeliveryResponse, error) {
+	known, err := l.known(ctx, req.GetShopId(), req.GetDeliveryId())
+	if err != nil {
+		return nil, err
+	}
+	off, err := l.reachable(ctx, req.GetShopId(), known.Delivery.GetWebhookId(), req.GetEvenIfDisabled())
+	if err != nil {
+		return nil, err
+	}
+	sent := &logv1.ResendDeliveryResponse{DeliveryId: req.GetDeliveryId()}
+	t, err := l.timerOf(ctx, known)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if t != nil {
+		if t.AskedBy = asker(ctx); off {
+			t.AskedAt = now // to a webhook that is off goes what is asked for by hand, and nothing else
+		}
+		if t.fires(now) {
+			return sent, nil // now, as it is
+		}
+		err := l.ask(ctx, &t.Delivery, t.InsteadOf(t.sequence, now))
+		if bus.Outrun(err) {
+			err = nil // its time has come, or somebody else has asked: it is sent now
+		}
+		return sent, err
+	}
+	d, err := again(known, now)
+	if err != nil {
+		return nil, err
+	}
+	d.AskedAt, d.AskedBy = now, asker(ctx)
+	return sent, l.ask(ctx, d, d.Message())
+}
+
+// CancelDelivery cancels a delivery that waits for its time: its timer is replaced by one that is due now and has the
+// sender record the end. So nothing is lost whoever dies: either the old timer is there, or the new one, and never both.
+// After a kill -9 of its server the bus may bring back the message of a timer that was replaced. Such a message never
+// fires: what was cancelled stays so.
+func (l *Log) CancelDelivery(ctx context.Context, req *logv1.CancelDeliveryRequest) (*logv1.CancelDeliveryResponse, error) {
+	known, err := l.known(ctx, req.GetShopId(), req.GetDeliveryId())
+	if err != nil {
+		return nil, err
+	}
+	done := &logv1.CancelDeliveryResponse{DeliveryId: req.GetDeliveryId()}
+	t, err := l.timerOf(ctx, known)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	switch status := known.Delivery.GetStatus(); {
+	case t == nil && status == "cancelled":
+		return done, nil
+	case t == nil && status == "held":
+		return nil, fault.New(fault.Precondition, "the delivery is held until its webhook is well or switched on again; what is held is discarded with …/webhooks/%s:enable and {\"held\": \"discard\"}", known.Delivery.GetWebhookId())
+	case t == nil && (status == "delivered" || status == "failed"):
+		return nil, fault.New(fault.Precondition, "the delivery is %s: nothing of it waits that could be cancelled", status)
+	case t == nil || t.fires(now):
+		return nil, errOnItsWay
+	}
+	t.Cancel = oneLine("cancelled by hand" + because(", by ", asker(ctx)) + because(": ", req.GetReason()))
+	err = l.ask(ctx, &t.Delivery, t.InsteadOf(t.sequence, now))
+	if bus.Outrun(err) {
+		return nil, errOnItsWay
+	}
+	return done, err
+}
+
+var errOnItsWay = fault.New(fault.Precondition, "the delivery's time has come: it is on its way, and can no longer be cancelled; read it in a moment to see what came of it")
+
+// known reads a delivery from the log.
+func (l *Log) known(ctx context.Context, shopID, deliveryID string) (*store.Delivery, error) {
+	d, err := l.store.Delivery(ctx, shopID, deliveryID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fault.New(fault.NotFound, "no delivery %q in shop %q: check both ids", deliveryID, shopID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read delivery %s: %w", deliveryID, err)
+	}
+	return d, nil
+}
+
+// reachable says whether a webhook is off, and fails when nothing may be sent to it: when it is deleted or broken, or
+// off and nobody has said that this is meant.
+func (l *Log) reachable(ctx context.Context, shopID, webhookID string, evenIfDisabled bool) (off bool, err error) {
+	w, err := l.webhooks.Fetch(ctx, shopID, webhookID)
+	switch {
+	case err != nil:
+		return false, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
+	case w == nil:
+		return false, fault.New(fault.Precondition, "the webhook %s was deleted, so nothing can be sent to it; replay the event to another webhook", webhookID)
+	case w.Webhook.Status == webhook.Deleted:
+		return false, fault.New(fault.Precondition, "the webhook %s was %s; switch it on again with :enable first", webhookID, w.Off())
+	case w.Broken != "":
+		return false, fault.New(fault.Precondition, "%s; mend the webhook %s first", w.Off(), webhookID)
+	case w.Off() != "" && !evenIfDisabled:
+		return false, fault.New(fault.Precondition, "the webhook %s is off: it was %s; switch it on again with :enable, or send {\"even_if_disabled\": true} if it is to get this one all the same", webhookID, w.Off())
+	}
+	return w.Off() != "", nil
+}
+
+// timer is what a delivery waits on.
+type timer struct {
+	contract.Delivery
+	sequence uint64
+	due      time.Time
+}
+
+// firing is how long before it is due a timer counts as having fired: our clock and the bus's may differ, and the bus
+// has a moment between reading a timer and putting the delivery onto its way. Between the two nothing can be taken back.
+const firing = time.Second
+
+func (t *timer) fires(now time.Time) bool { return !now.Before(t.due.Add(-firing)) }
+
+// lostAfter is how long after it was due a timer is one no longer: its message came back after a crash, and never fires.
+const lostAfter = 2 * time.Minute
+
+// timerOf reads a delivery's timer, or nil when it has none.
+func (l *Log) timerOf(ctx context.Context, known *store.Delivery) (*timer, error) {
+	deliveries, err := l.env.Bus.Stream(ctx, contract.Deliveries)
+	if err != nil {
+		return nil, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
+	}
+	m, err := deliveries.GetLastMsgForSubject(ctx, contract.LaterSubject(known.Delivery.GetWebhookId(), known.Delivery.GetId()))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil //nolint:nilnil // the doc says so
+	}
+	if err != nil {
+		return nil, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
+	}
+	t := &timer{sequence: m.Sequence}
+	if t.Delivery, t.due, err = contract.ParseLater(m.Header, m.Data); err != nil {
+		return nil, err
+	}
+	if time.Since(t.due) > lostAfter {
+		return nil, nil //nolint:nilnil // the doc says so
+	}
+	return t, nil
+}
+
+// ask publishes what was asked for. An error that bus.Outrun knows is given as it is.
+func (l *Log) ask(ctx context.Context, d *contract.Delivery, m *nats.Msg) error {
+	bus.Inject(ctx, m)
+	err := l.env.Bus.Publish(ctx, m)
+	if err == nil || bus.Outrun(err) {
+		return err
+	}
+	return fault.Away(2*time.Second, "the bus did not take delivery %s; try again: %w", d.ID, err)
+}
+
+// asker is the name of the key that a call came with.
+func asker(context.Context) string { return "" }
+
+// oneLine is a text as a header can hold it.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "�"))
+}
+
+// logLag is how long after a delivery was made the log may still lack its event: it follows the two by consumers of their
+// own.
+const logLag = time.Minute
+
+// again makes one more attempt out of what is known of a delivery: with the body that was sent before, or, before the
+// first attempt, with the event's data.
+func again(known *store.Delivery, now time.Time) (*contract.Delivery, error) {
+	was := known.Delivery
+	d := &contract.Delivery{
+		ID: was.GetId(), WebhookID: was.GetWebhookId(), MatchedAt: was.GetCreatedAt().AsTime(), Attempt: int(was.GetAttemptsMade()) + 1,
+		Event: contract.Event{ShopID: was.GetShopId(), ID: was.GetEventId(), Type: was.GetEventType(), AcceptedAt: was.GetCreatedAt().AsTime()},
+	}
+	if e := known.Event; e != nil {
+		d.Event = contract.Event{
+			ShopID: e.GetShopId(), ID: e.GetId(), Type: e.GetType(), Action: e.GetAction(), OccurredAt: e.GetOccurredAt(),
+			Environment: e.GetEnvironment(), Key: e.GetKey(), ContentType: e.GetContentType(), AcceptedAt: e.GetAcceptedAt().AsTime(), Data: e.GetData(),
+		}
+	}
+	switch {
+	case known.BodyKnown:
+		d.Data, d.WholeBody, d.ContentType = was.GetBody(), true, sentType(known)
+	case known.Event == nil && bodyPending(known, now):
+		return nil, fault.Away(time.Second, "the log does not have the event's data yet; try again")
+	case known.Event == nil || len(known.Attempts) > 0:
+		return nil, fault.New(fault.Precondition, "the log no longer has the data of this delivery, so it cannot be sent again; publish the event anew")
+	}
+	return d, nil
+}
+
+// bodyPending says that a delivery's event is still to come: the log follows deliveries and events by consumers of
+// their own.
+func bodyPending(known *store.Delivery, now time.Time) bool {
+	return known.Event == nil && !known.BodyKnown && now.Sub(known.Delivery.GetCreatedAt().AsTime()) < logLag
+}
+
+// sentType is the content type that the last attempt was sent with.
+func sentType(known *store.Delivery) string {
+	last := known.Attempts[len(known.Attempts)-1]
+	for _, h := range last.GetAttempt().GetRequestHeaders() {
+		if strings.EqualFold(h.GetName(), "Content-Type") {
+			return h.GetValue()
+		}
+	}
+	return event.JSON
+}

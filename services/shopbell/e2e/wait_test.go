@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestWaiting_IsListedCancelledAndSentNow(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, h *house) {
+		r := newReceiver(t)
+		r.answer("/late", answer{code: 500}, answer{code: 200})
+		h.newWebhook(t, "blomster", r.url+"/late", `"label": "late"`, `"delay": {"value": 10, "unit": "day"}`, policy("3600s"))
+		var ids []string
+		for i := range 3 {
+			ids = append(ids, h.publish(t, "blomster", fmt.Sprintf(`{"type":"order.created","data":{"n":%d}}`, i))[0].ID)
+		}
+		at := map[string]string{} // the paths of the deliveries, by their events
+		for _, id := range ids {
+			e := h.awaitEvent(t, "blomster", id, allAre("delayed", 1))
+			at[id] = "/v1/shops/blomster/deliveries/" + e.Story.Deliveries[0].ID
+		}
+		list := get[struct{ Deliveries []delivery }](t, h, "GET", "/v1/shops/blomster/deliveries?status=delayed", "")
+		if len(list.Deliveries) != 3 {
+			t.Fatalf("got %d that wait, want 3: %+v", len(list.Deliveries), list)
+		}
+
+		// Cancelled: it is not sent, its story says so, and a repeat changes nothing.
+		cancel := at[ids[0]] + ":cancel"
+		get[struct{}](t, h, "POST", cancel, `{"reason": "the order was\ncancelled"}`)
+		e := h.awaitEvent(t, "blomster", ids[0], allAre("cancelled", 1))
+		e.Story.says(t, "delayed for", "cancelled for", "cancelled by hand", "the order was cancelled")
+		get[struct{}](t, h, "POST", cancel, `{}`)
+
+		// Sent now: the schedule's own attempt, whose failure is followed by the next, which can be sent now as well.
+		get[struct{}](t, h, "POST", at[ids[1]]+":resend", `{}`)
+		h.awaitEvent(t, "blomster", ids[1], allAre("retrying", 1))
+		get[struct{}](t, h, "POST", at[ids[1]]+":resend", `{}`)
+		h.awaitEvent(t, "blomster", ids[1], allAre("delivered", 1))
+		if got := r.await(t, "/late", 2); got[0].id() != got[1].id() || !strings.Contains(string(got[0].body), `{"n":1}`) {
+			t.Errorf("got %s with %s, want one delivery of the second event twice", got[0].id(), got[0].body)
+		}
+
+		// What was cancelled can be sent after all.
+		get[struct{}](t, h, "POST", at[ids[0]]+":resend", `{}`)
+		e = h.awaitEvent(t, "blomster", ids[0], allAre("delivered", 1))
+		e.Story.says(t, "cancelled for", "attempt 1, by hand", "delivered")
+
+		refused := func(path, says string) {
+			t.Helper()
+			var told refusal
+			a := h.call(t, "POST", path+":cancel", `{}`)
+			if a.read(t, &told); a.code != http.StatusBadRequest || told.Code != 9 || !strings.Contains(told.Message, says) {
+				t.Errorf("cancel: got %d %s, want FAILED_PRECONDITION that says %q", a.code, a.body, says)
+			}
+		}
+		refused(at[ids[0]], "is delivered")
+		refused(at[ids[1]], "is delivered")
+		if a := h.call(t, "POST", "/v1/shops/andre"+strings.TrimPrefix(at[ids[2]], "/v1/shops/blomster")+":cancel", `{}`); a.code != http.StatusNotFound {
+			t.Errorf("another shop's delivery: got %d %s, want 404", a.code, a.body)
+		}
+
+		// One whose time comes at this moment cannot be had back, and is sent.
+		h.newWebhook(t, "andre", r.url+"/soon", `"delay": {"value": 1, "unit": "second"}`)
+		soon := h.publish(t, "andre", `{"type":"order.created","data":{}}`)[0].ID
+		e = h.awaitEvent(t, "andre", soon, func(e event) error {
+			if len(e.Story.Deliveries) == 0 {
+				return errors.New("no delivery")
+			}
+			return nil
+		})
+		refused("/v1/shops/andre/deliveries/"+e.Story.Deliveries[0].ID, "the delivery")
+		h.awaitEvent(t, "andre", soon, allAre("delivered", 1))
+		if got := len(r.at("/late")); got != 3 {
+			t.Errorf("got %d requests, want the three that were asked for", got)
+		}
+	})
+}
+
+func TestResend_GoesToADisabledWebhookWhenToldSo(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, h *house) {
+		r := newReceiver(t)
+		w := h.newWebhook(t, "blomster", r.url+"/hook")
+		id := h.publish(t, "blomster", `{"type":"order.created","data":{"n":1}}`)[0].ID
+		e := h.awaitEvent(t, "blomster", id, allAre("delivered", 1))
+		at := "/v1/shops/blomster/deliveries/" + e.Story.Deliveries[0].ID
+		get[webhook](t, h, "POST", "/v1/shops/blomster/webhooks/"+w.ID+":disable", `{"reason": "we move"}`)
+		var told refusal
+		a := h.call(t, "POST", at+":resend", `{}`)
+		if a.read(t, &told); a.code != http.StatusBadRequest || told.Code != 9 ||
+			!strings.Contains(told.Message, "even_if_disabled") || !strings.Contains(told.Message, "we move") {
+			t.Errorf("resend: got %d %s, want FAILED_PRECONDITION that says why, and what to send", a.code, a.body)
+		}
+		get[struct{}](t, h, "POST", at+":resend", `{"even_if_disabled": true}`)
+		r.await(t, "/hook", 2)
+		if now := get[webhook](t, h, "GET", "/v1/shops/blomster/webhooks/"+w.ID, ""); now.Status != "disabled" {
+			t.Errorf("the webhook is %s, want it to stay off", now.Status)
+		}
+		h.call(t, "DELETE", "/v1/shops/blomster/webhooks/"+w.ID, "")
+		a = h.call(t, "POST", at+":resend", `{"even_if_disabled": true}`)
+		if a.read(t, &told); a.code != http.StatusBadRequest || !strings.Contains(told.Message, "was deleted") {
+			t.Errorf("resend to a deleted webhook: got %d %s, want FAILED_PRECONDITION that says so", a.code, a.body)
+		}
+	})
+}
