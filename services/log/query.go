@@ -29,6 +29,9 @@ const (
 	maxPage     = 500
 )
 
+// maxTextSpan is how far apart from and to may be when a text is looked for.
+const maxTextSpan = 31 * 24 * time.Hour
+
 // GetEvent reads an event with its story.
 func (q queries) GetEvent(ctx context.Context, r *logv1.GetEventRequest) (*shopbellv1.Event, error) {
 	e, err := q.store.Event(ctx, r.GetShopId(), r.GetEventId())
@@ -66,14 +69,19 @@ func (q queries) ListDeliveries(ctx context.Context, r *logv1.ListDeliveriesRequ
 	}
 	size := filter.Limit
 	filter.Limit++ // one more tells whether there is another page
-	list, err := q.store.Deliveries(ctx, filter)
+	page, err := q.store.Deliveries(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
+	list := page.Deliveries
 	response := &logv1.ListDeliveriesResponse{Deliveries: list}
-	if len(list) > size {
+	switch {
+	case len(list) > size:
 		response.Deliveries = list[:size]
 		response.NextPageToken = pageToken(r, list[size-1].GetId())
+	case page.ReadTo != "":
+		response.NextPageToken = pageToken(r, page.ReadTo)
+		response.SearchedTo = timestamppb.New(store.TimeOf(page.ReadTo))
 	}
 	return response, nil
 }
@@ -87,11 +95,15 @@ func filterOf(r *logv1.ListDeliveriesRequest) (store.Filter, error) {
 	wrong.Include("", err)
 	f := store.Filter{
 		ShopID: r.GetShopId(), WebhookID: r.GetWebhookId(), EventType: r.GetEventType(), EventID: r.GetEventId(),
-		Status: r.GetStatus(), Codes: codes, Before: before, Limit: int(r.GetPageSize()),
+		DeliveryID: r.GetDeliveryId(), Status: r.GetStatus(), Codes: codes, ErrorClass: r.GetErrorClass(), Text: r.GetText(),
+		Before: before, Limit: int(r.GetPageSize()),
 		From: timeOf(&wrong, "from", r.GetFrom()), To: timeOf(&wrong, "to", r.GetTo()),
 	}
 	if !f.From.IsZero() && !f.To.IsZero() && !f.From.Before(f.To) {
 		wrong.Add("to", "it is not after from, so nothing lies between them; set a later time")
+	}
+	if f.Text != "" && (f.From.IsZero() || f.To.IsZero() || f.To.Sub(f.From) > maxTextSpan) {
+		wrong.Add("text", "it is looked for in the data of every event of a time span: set from and to, at most 31 days apart")
 	}
 	switch {
 	case f.Limit == 0:

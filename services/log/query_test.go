@@ -140,6 +140,8 @@ func TestQueries_RefuseWhatCannotBeListed(t *testing.T) {
 		{"response_code", &logv1.ListDeliveriesRequest{ResponseCode: "+40"}},
 		{"from", &logv1.ListDeliveriesRequest{From: &timestamppb.Timestamp{Seconds: 1 << 60}}},
 		{"to", &logv1.ListDeliveriesRequest{From: timestamppb.New(noon), To: timestamppb.New(noon)}},
+		{"text", &logv1.ListDeliveriesRequest{Text: "1042", From: timestamppb.New(noon)}},
+		{"text", &logv1.ListDeliveriesRequest{Text: "1042", From: timestamppb.New(noon), To: timestamppb.New(noon.Add(maxTextSpan + 1))}},
 	} {
 		_, err := q.ListDeliveries(context.Background(), test.r)
 		if !fault.IsKind(err, fault.Invalid) || !strings.HasPrefix(err.Error(), test.field+": ") {

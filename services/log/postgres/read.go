@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-
-	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 
 	"shopbell.dev/services/log/store"
 )
@@ -68,27 +67,59 @@ func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store
 }
 
 // Deliveries implements store.Store.
-func (s *Store) Deliveries(ctx context.Context, f store.Filter) ([]*shopbellv1.Delivery, error) {
-	return snapshot(ctx, s, func(r reader) ([]*shopbellv1.Delivery, error) {
-		where, args := conditions(f)
-		if f.EventID != "" {
-			decision, err := r.decision(ctx, store.Key(f.ShopID), store.Key(f.EventID))
-			if err != nil {
-				return nil, fmt.Errorf("read the decision about %s/%s: %w", f.ShopID, f.EventID, err)
-			} else if decision == nil {
-				return nil, nil
-			}
-			ids := store.DeliveryIDs(decision.Decision)
-			args = append(args, ids)
-			where += ` AND id = ANY($` + strconv.Itoa(len(args)) + `)`
+func (s *Store) Deliveries(ctx context.Context, f store.Filter) (*store.Page, error) {
+	return snapshot(ctx, s, func(r reader) (*store.Page, error) {
+		var page *store.Page
+		var err error
+		if f.Text == "" {
+			var states []store.State
+			states, err = r.list(ctx, f)
+			page = store.NewPage(states)
+		} else {
+			page, err = store.Search(f,
+				func(f store.Filter) ([]store.State, error) { return r.list(ctx, f) },
+				func(states []store.State) (map[string][]byte, error) { return r.data(ctx, states) })
 		}
-		args = append(args, f.Limit)
-		states, err := r.states(ctx, where+` ORDER BY id DESC LIMIT $`+strconv.Itoa(len(args)), args...)
 		if err != nil {
 			return nil, fmt.Errorf("list deliveries of %s: %w", f.ShopID, err)
 		}
-		return column(states, store.State.Proto), nil
+		return page, nil
 	})
+}
+
+// list reads the deliveries that a filter chooses but for its text.
+func (r reader) list(ctx context.Context, f store.Filter) ([]store.State, error) {
+	where, args := conditions(f)
+	if f.EventID != "" {
+		decision, err := r.decision(ctx, store.Key(f.ShopID), store.Key(f.EventID))
+		if err != nil || decision == nil {
+			return nil, err
+		}
+		args = append(args, store.DeliveryIDs(decision.Decision))
+		where += ` AND id = ANY($` + strconv.Itoa(len(args)) + `)`
+	}
+	args = append(args, f.Limit)
+	return r.states(ctx, where+` ORDER BY id DESC LIMIT $`+strconv.Itoa(len(args)), args...)
+}
+
+// data reads the data of these deliveries' events, by their ids.
+func (r reader) data(ctx context.Context, states []store.State) (map[string][]byte, error) {
+	dataOf := make(map[string][]byte, len(states))
+	if len(states) == 0 {
+		return dataOf, nil
+	}
+	rows, err := r.tx.Query(ctx, `SELECT id, data FROM events WHERE shop_id = $1 AND id = ANY($2)`,
+		states[0].ShopID, column(states, func(s store.State) string { return s.EventID }))
+	if err != nil {
+		return nil, err
+	}
+	var id string
+	var data []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &data}, func() error {
+		dataOf[id] = bytes.Clone(data)
+		return nil
+	})
+	return dataOf, err
 }
 
 // conditions are the filter's as SQL, but for the event.
@@ -107,6 +138,12 @@ func conditions(f store.Filter) (where string, args []any) {
 	}
 	if f.Status != "" {
 		add("status =", store.Key(f.Status))
+	}
+	if f.DeliveryID != "" {
+		add("id =", store.Key(f.DeliveryID))
+	}
+	if f.ErrorClass != "" {
+		add("error_class =", store.Key(f.ErrorClass))
 	}
 	if f.Codes.None {
 		all = append(all, "response_code = 0 AND attempt_at IS NOT NULL")

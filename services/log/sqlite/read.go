@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"strings"
 
-	shopbellv1 "shopbell.dev/proto/shopbell/v1"
-
 	"shopbell.dev/services/log/store"
 )
 
@@ -67,30 +65,57 @@ func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store
 }
 
 // Deliveries implements store.Store.
-func (s *Store) Deliveries(ctx context.Context, f store.Filter) ([]*shopbellv1.Delivery, error) {
-	return snapshot(ctx, s.reader, func(r reader) ([]*shopbellv1.Delivery, error) {
-		where, args := conditions(f)
-		if f.EventID != "" {
-			decision, err := r.decision(ctx, store.Key(f.ShopID), store.Key(f.EventID))
-			if err != nil {
-				return nil, fmt.Errorf("read the decision about %s/%s: %w", f.ShopID, f.EventID, err)
-			} else if decision == nil {
-				return nil, nil
-			}
-			ids := store.DeliveryIDs(decision.Decision)
-			where += ` AND id IN (SELECT value FROM json_each(?))`
-			args = append(args, jsonList(ids))
+func (s *Store) Deliveries(ctx context.Context, f store.Filter) (*store.Page, error) {
+	return snapshot(ctx, s.reader, func(r reader) (*store.Page, error) {
+		var page *store.Page
+		var err error
+		if f.Text == "" {
+			var states []store.State
+			states, err = r.list(ctx, f)
+			page = store.NewPage(states)
+		} else {
+			page, err = store.Search(f,
+				func(f store.Filter) ([]store.State, error) { return r.list(ctx, f) },
+				func(states []store.State) (map[string][]byte, error) { return r.data(ctx, states) })
 		}
-		states, err := r.states(ctx, where+` ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
 		if err != nil {
 			return nil, fmt.Errorf("list deliveries of %s: %w", f.ShopID, err)
 		}
-		list := make([]*shopbellv1.Delivery, len(states))
-		for i, state := range states {
-			list[i] = state.Proto()
-		}
-		return list, nil
+		return page, nil
 	})
+}
+
+// list reads the deliveries that a filter chooses but for its text.
+func (r reader) list(ctx context.Context, f store.Filter) ([]store.State, error) {
+	where, args := conditions(f)
+	if f.EventID != "" {
+		decision, err := r.decision(ctx, store.Key(f.ShopID), store.Key(f.EventID))
+		if err != nil || decision == nil {
+			return nil, err
+		}
+		where += ` AND id IN (SELECT value FROM json_each(?))`
+		args = append(args, jsonList(store.DeliveryIDs(decision.Decision)))
+	}
+	return r.states(ctx, where+` ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
+}
+
+// data reads the data of these deliveries' events, by their ids.
+func (r reader) data(ctx context.Context, states []store.State) (map[string][]byte, error) {
+	dataOf := make(map[string][]byte, len(states))
+	for _, s := range states {
+		if _, known := dataOf[s.EventID]; known {
+			continue
+		}
+		event, err := r.event(ctx, s.ShopID, s.EventID)
+		if err != nil {
+			return nil, err
+		}
+		dataOf[s.EventID] = nil
+		if event != nil {
+			dataOf[s.EventID] = event.Data
+		}
+	}
+	return dataOf, nil
 }
 
 // conditions are the filter's as SQL, but for the event.
@@ -108,6 +133,12 @@ func conditions(f store.Filter) (where string, args []any) {
 	}
 	if f.Status != "" {
 		add("status = ?", store.Key(f.Status))
+	}
+	if f.DeliveryID != "" {
+		add("id = ?", store.Key(f.DeliveryID))
+	}
+	if f.ErrorClass != "" {
+		add("error_class = ?", store.Key(f.ErrorClass))
 	}
 	if f.Codes.None {
 		add("response_code = 0 AND attempt_at IS NOT NULL")

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -10,16 +11,19 @@ import (
 
 // Filter chooses deliveries. All parts combine; those that are zero let everything through.
 type Filter struct {
-	ShopID    string // required
-	WebhookID string
-	EventType string
-	EventID   string // finds only the deliveries that a decision about the event made
-	Status    string
-	Codes     Codes
-	From      time.Time // created at this time or later
-	To        time.Time // created before this time
-	Before    string    // only ids less than this: the last id of the page before
-	Limit     int       // required
+	ShopID     string // required
+	WebhookID  string
+	EventType  string
+	EventID    string // finds only the deliveries that a decision about the event made
+	DeliveryID string
+	Status     string
+	Codes      Codes
+	ErrorClass string    // of the last attempt
+	Text       string    // stands in the event's data; see Needle
+	From       time.Time // created at this time or later
+	To         time.Time // created before this time
+	Before     string    // only ids less than this: the last id of the page before
+	Limit      int       // required
 }
 
 // Codes chooses deliveries by what their last attempt was answered. The zero value lets everything through.
@@ -56,4 +60,13 @@ func idAt(t time.Time) string {
 	var u ulid.ULID
 	_ = u.SetTime(uint64(max(t.UnixMilli(), 0))) // fails only for times after the year 10889
 	return id.Delivery + u.String()[:10]
+}
+
+// TimeOf is the time that a delivery's id holds: when its event was accepted. It is zero for an id that is not ours.
+func TimeOf(deliveryID string) time.Time {
+	u, err := ulid.ParseStrict(strings.TrimPrefix(deliveryID, id.Delivery))
+	if err != nil || u.Timestamp().Year() > 9999 {
+		return time.Time{}
+	}
+	return u.Timestamp().UTC()
 }

@@ -140,7 +140,7 @@ func (m *builder) attempt(r *busv1.Record, a *busv1.AttemptMade) {
 		Attempt: AttemptState{
 			Number: made.GetNumber(), StartedAt: startedAt, At: at,
 			Status: Key(a.GetStatus()), Reason: Text(a.GetReason()), NextAttemptAt: Time(made.GetNextAttemptAt()),
-			ResponseCode: made.GetResponseCode(), ErrorClass: Text(made.GetErrorClass()),
+			ResponseCode: made.GetResponseCode(), ErrorClass: Key(made.GetErrorClass()),
 		},
 	})
 }

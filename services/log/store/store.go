@@ -28,8 +28,9 @@ type Store interface {
 	// what was decided about it is there.
 	Event(ctx context.Context, shopID, eventID string) (*Event, error)
 
-	// Deliveries lists deliveries without bodies and attempts, the greatest id first, which is the newest.
-	Deliveries(ctx context.Context, filter Filter) ([]*shopbellv1.Delivery, error)
+	// Deliveries lists deliveries without bodies and attempts, the greatest id first, which is the newest. With a text
+	// in the filter it reads the data of their events, and at most so much of it: see Page.ReadTo.
+	Deliveries(ctx context.Context, filter Filter) (*Page, error)
 
 	// Delivery reads a delivery with its event, its attempts and the exact body of the last one. It returns
 	// ErrNotFound.
@@ -46,6 +47,14 @@ type Batch struct {
 	// Records need at and shop_id. What names neither an event nor a delivery, and kinds of records that a newer
 	// release invented, are left out.
 	Records []*busv1.Record
+}
+
+// Page is a part of a list of deliveries.
+type Page struct {
+	Deliveries []*shopbellv1.Delivery
+	// ReadTo is set when a search for text has read as much as one call may, and the page is not full: the last id
+	// that it has looked at. With it as Filter.Before the search goes on.
+	ReadTo string
 }
 
 // Event is an event and what became of it.

@@ -133,12 +133,12 @@ func (b bundle) list(f store.Filter) []string {
 	if f.Limit == 0 {
 		f.Limit = 100
 	}
-	list, err := b.Deliveries(context.Background(), f)
+	page, err := b.Deliveries(context.Background(), f)
 	if err != nil {
 		b.t.Fatalf("list %+v: %v", f, err)
 	}
 	ids := []string{}
-	for _, d := range list {
+	for _, d := range page.Deliveries {
 		ids = append(ids, d.GetId())
 	}
 	return ids

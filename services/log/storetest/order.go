@@ -40,11 +40,11 @@ type seen struct {
 
 func (b bundle) seen(shopID, eventID, deliveryID string) seen {
 	b.t.Helper()
-	list, err := b.Deliveries(context.Background(), store.Filter{ShopID: shopID, EventID: eventID, Limit: 10})
+	page, err := b.Deliveries(context.Background(), store.Filter{ShopID: shopID, EventID: eventID, Limit: 10})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return seen{b.event(shopID, eventID), b.delivery(shopID, deliveryID), list}
+	return seen{b.event(shopID, eventID), b.delivery(shopID, deliveryID), page.Deliveries}
 }
 
 func toleratesRepeats(t *testing.T, s bundle) {

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -57,6 +58,8 @@ func filters(t *testing.T, s bundle) {
 				f.EventType != "" && f.EventType != d.eventType,
 				f.EventID != "" && f.EventID != d.eventID,
 				f.Status != "" && f.Status != d.status,
+				f.DeliveryID != "" && f.DeliveryID != d.id,
+				f.ErrorClass != "" && (!d.attempted || d.status == "delivered" || f.ErrorClass != "http_status"),
 				f.Codes.None && (!d.attempted || d.code != 0),
 				f.Codes.High > 0 && (int(d.code) < f.Codes.Low || int(d.code) > f.Codes.High),
 				!f.From.IsZero() && d.createdAt.Before(f.From),
@@ -71,32 +74,107 @@ func filters(t *testing.T, s bundle) {
 
 // combinations are all filters that can be made of these parts.
 func combinations() func(yield func(store.Filter) bool) {
+	type set = func(f *store.Filter)
+	nothing := func(*store.Filter) {}
+	parts := [][]set{
+		{nothing, func(f *store.Filter) { f.WebhookID = "wh_1" }, func(f *store.Filter) { f.WebhookID = "wh_none" }},
+		{nothing, func(f *store.Filter) { f.EventType = "paid" }},
+		{nothing, func(f *store.Filter) { f.EventID = "evt_5" }},
+		{nothing, func(f *store.Filter) { f.DeliveryID = deliveryID(60 * 10) }},
+		{
+			nothing, func(f *store.Filter) { f.Status = "failed" }, func(f *store.Filter) { f.Status = "pending" },
+			func(f *store.Filter) { f.Status = "delivered" },
+		},
+		{
+			nothing, func(f *store.Filter) { f.Codes = store.Codes{Low: 404, High: 404} },
+			func(f *store.Filter) { f.Codes = store.Codes{Low: 400, High: 499} },
+			func(f *store.Filter) { f.Codes = store.Codes{Low: 200, High: 299} }, func(f *store.Filter) { f.Codes.None = true },
+		},
+		{nothing, func(f *store.Filter) { f.ErrorClass = "http_status" }, func(f *store.Filter) { f.ErrorClass = "dns" }},
+		{nothing, func(f *store.Filter) { f.From = noon.Add(10 * time.Minute) }},
+		{nothing, func(f *store.Filter) { f.To = noon.Add(30 * time.Minute) }},
+	}
 	return func(yield func(store.Filter) bool) {
-		for _, webhookID := range []string{"", "wh_1", "wh_none"} {
-			for _, eventType := range []string{"", "paid"} {
-				for _, eventID := range []string{"", "evt_5"} {
-					for _, status := range []string{"", "failed", "pending"} {
-						for _, codes := range []store.Codes{{}, {Low: 404, High: 404}, {Low: 400, High: 499}, {None: true}} {
-							for _, minutes := range [][2]int{{-1, -1}, {10, -1}, {-1, 30}, {10, 30}} {
-								f := store.Filter{
-									ShopID: "shop", WebhookID: webhookID, EventType: eventType, EventID: eventID,
-									Status: status, Codes: codes,
-								}
-								if minutes[0] >= 0 {
-									f.From = noon.Add(time.Duration(minutes[0]) * time.Minute)
-								}
-								if minutes[1] >= 0 {
-									f.To = noon.Add(time.Duration(minutes[1]) * time.Minute)
-								}
-								if !yield(f) {
-									return
-								}
-							}
-						}
-					}
+		var grow func(f store.Filter, n int) bool
+		grow = func(f store.Filter, n int) bool {
+			if n == len(parts) {
+				return yield(f)
+			}
+			for _, set := range parts[n] {
+				with := f
+				set(&with)
+				if !grow(with, n+1) {
+					return false
 				}
 			}
+			return true
 		}
+		grow(store.Filter{ShopID: "shop"}, 0)
+	}
+}
+
+// searchesText: an order's number or a customer's address, as a person types it.
+func searchesText(t *testing.T, s bundle) {
+	write := func(n int, data string) {
+		eventID := fmt.Sprintf("evt_%04d", n)
+		s.write(store.Batch{
+			Events:  []*shopbellv1.Event{newEvent("shop", eventID, []byte(data))},
+			Records: []*busv1.Record{decision("shop", eventID, time.Duration(n)*time.Second, matched("wh_1", deliveryID(n)))},
+		})
+	}
+	for n, data := range []string{
+		0: `{"order_no": 1042, "email": "Kunde@Example.com"}`,
+		1: `{"order_no": 1043, "email": "other@example.com", "name": "M\u00dcLLER", "smile": "\ud83d\ude00"}`,
+		2: `{"order_no": "10420", "url": "https:\/\/example.com\/m", "note": "a \"quoted\" word, a broken \ud83d, \u12"}`,
+		3: "a=1&name=Müller\x00\xff and no JSON",
+		4: "",
+	} {
+		write(n, data)
+	}
+	// One whose event has not come, and another shop's.
+	s.write(store.Batch{
+		Records: []*busv1.Record{
+			decision("shop", "evt_none", 5*time.Second, matched("wh_1", deliveryID(5))),
+			decision("other", "evt_0000", time.Second, matched("wh_1", deliveryID(6))),
+		},
+		Events: []*shopbellv1.Event{newEvent("other", "evt_0000", []byte("kunde@example.com"))},
+	})
+	for text, want := range map[string][]int{
+		"1042": {2, 0}, "kunde@example.COM": {0}, "example.com": {2, 1, 0}, "müller": {3, 1}, "https://example.com/m": {2},
+		`"quoted" word`: {2}, "\U0001F600": {1}, "no such text": {}, "\x00": {3},
+	} {
+		ids := []string{}
+		for _, n := range want {
+			ids = append(ids, deliveryID(n))
+		}
+		same(t, fmt.Sprintf("deliveries with %q", text), s.list(store.Filter{ShopID: "shop", Text: text}), ids)
+	}
+	same(t, "with another filter", s.list(store.Filter{ShopID: "shop", Text: "example", From: noon.Add(time.Second), To: noon.Add(2 * time.Second)}),
+		[]string{deliveryID(1)})
+	f := store.Filter{ShopID: "shop", Text: "example.com", Limit: 2}
+	same(t, "first page", s.list(f), []string{deliveryID(2), deliveryID(1)})
+	f.Before = deliveryID(1)
+	same(t, "second page", s.list(f), []string{deliveryID(0)})
+
+	// Much data before the one that is looked for: the search stops, says where, and goes on from there.
+	large := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	for n := 10; n < 120; n++ {
+		write(n, string(large))
+	}
+	f = store.Filter{ShopID: "shop", Text: "kunde@example.com", Limit: 10}
+	page, err := s.Deliveries(context.Background(), f)
+	if err != nil || len(page.Deliveries) != 0 || page.ReadTo == "" {
+		t.Fatalf("a search through 110 MiB: got %v, %v; want nothing found yet, and how far it has read", page, err)
+	}
+	calls := 1
+	for ; page.ReadTo != "" && calls < 20; calls++ {
+		f.Before = page.ReadTo
+		if page, err = s.Deliveries(context.Background(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if calls < 2 || len(page.Deliveries) != 1 || page.Deliveries[0].GetId() != deliveryID(0) {
+		t.Errorf("after %d calls: got %v, want the first delivery, by the second call", calls, page)
 	}
 }
 

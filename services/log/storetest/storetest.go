@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t testing.TB) store.Store) {
 		{"an event's two decisions both count", mergesDecisions},
 		{"an attempt is found by its event once the decision is there", attemptBeforeDecision},
 		{"all filters work alone and together", filters},
+		{"text is found in the data of events, and a search says how far it got", searchesText},
 		{"times are found however long matching took", findsLateMatches},
 		{"pages stay as they are while rows come", pages},
 		{"no shop sees what another has", keepsShopsApart},
@@ -107,11 +108,11 @@ func readsDeliveries(t *testing.T, s bundle) {
 		Status: "cancelled", Reason: "because of cancelled", AttemptsMade: 2, CreatedAt: after(time.Second),
 		UpdatedAt: after(2 * time.Minute), ResponseCode: 503, ErrorClass: "http_status",
 	}
-	list, err := s.Deliveries(context.Background(), store.Filter{ShopID: "shop", Limit: 10})
+	page, err := s.Deliveries(context.Background(), store.Filter{ShopID: "shop", Limit: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, "listed delivery", list, []*shopbellv1.Delivery{want})
+	same(t, "listed delivery", page.Deliveries, []*shopbellv1.Delivery{want})
 
 	want.Attempts = []*shopbellv1.Attempt{first.GetAttempt().GetAttempt(), second.GetAttempt().GetAttempt()}
 	whole := &store.Delivery{
@@ -130,7 +131,7 @@ func tellsWhenDue(t *testing.T, s bundle) {
 	r := decision("shop", "evt", time.Second, matched("wh_1", deliveryID(1)), matched("wh_2", deliveryID(2)))
 	r.GetDecision().Due = map[string]*timestamppb.Timestamp{"wh_1": after(240 * time.Hour)}
 	s.write(store.Batch{Records: []*busv1.Record{r}})
-	list, err := s.Deliveries(context.Background(), store.Filter{ShopID: "shop", Limit: 10})
+	page, err := s.Deliveries(context.Background(), store.Filter{ShopID: "shop", Limit: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +141,7 @@ func tellsWhenDue(t *testing.T, s bundle) {
 			Status: status, CreatedAt: after(time.Second), UpdatedAt: after(time.Second), NextAttemptAt: next,
 		}
 	}
-	same(t, "deliveries", list, []*shopbellv1.Delivery{
+	same(t, "deliveries", page.Deliveries, []*shopbellv1.Delivery{
 		want(2, "wh_2", "pending", nil), want(1, "wh_1", "delayed", after(240*time.Hour)),
 	})
 }
@@ -244,9 +245,9 @@ func keepsShopsApart(t *testing.T, s bundle) {
 		if string(e.Event.GetData()) != shopID || len(e.Deliveries) != 1 || len(e.Deliveries[0].Attempts) != 1 {
 			t.Errorf("event of %s: got %v", shopID, e)
 		}
-		list, err := s.Deliveries(context.Background(), store.Filter{ShopID: shopID, WebhookID: "wh_1", Limit: 10})
-		if err != nil || len(list) != 1 || list[0].GetShopId() != shopID {
-			t.Errorf("list of %s: got %v, %v; want its own delivery", shopID, list, err)
+		page, err := s.Deliveries(context.Background(), store.Filter{ShopID: shopID, WebhookID: "wh_1", Limit: 10})
+		if err != nil || len(page.Deliveries) != 1 || page.Deliveries[0].GetShopId() != shopID {
+			t.Errorf("list of %s: got %v, %v; want its own delivery", shopID, page, err)
 		}
 	}
 	if _, err := s.Event(context.Background(), "shop-c", "evt"); !errors.Is(err, store.ErrNotFound) {

@@ -104,7 +104,14 @@ type ListDeliveriesRequest struct {
 	// The most that one page holds, up to 500. 0: 50.
 	PageSize int32 `protobuf:"varint,9,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before, with the same filters. Empty: the first page.
-	PageToken     string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only this delivery.
+	DeliveryId string `protobuf:"bytes,11,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
+	// Only those whose last attempt failed in this way: "dns", "connect", "tls", "timeout", "http_status" …
+	ErrorClass string `protobuf:"bytes,12,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
+	// Only those of events whose data holds this text, such as an order's number or an e-mail address, in upper or lower
+	// case. It needs from and to, at most 31 days apart. One call reads so many events; see searched_to.
+	Text          string `protobuf:"bytes,13,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -209,6 +216,27 @@ func (x *ListDeliveriesRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListDeliveriesRequest) GetDeliveryId() string {
+	if x != nil {
+		return x.DeliveryId
+	}
+	return ""
+}
+
+func (x *ListDeliveriesRequest) GetErrorClass() string {
+	if x != nil {
+		return x.ErrorClass
+	}
+	return ""
+}
+
+func (x *ListDeliveriesRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // A page of deliveries.
 type ListDeliveriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -216,6 +244,9 @@ type ListDeliveriesResponse struct {
 	Deliveries []*v1.Delivery `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
 	// Asks for the page after this one. Empty: this is the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Set when a search for text has read as much as one call may before the page was full: it is through with what is
+	// newer than this, and goes on with next_page_token. The page may be empty then.
+	SearchedTo    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=searched_to,json=searchedTo,proto3" json:"searched_to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +293,13 @@ func (x *ListDeliveriesResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListDeliveriesResponse) GetSearchedTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SearchedTo
+	}
+	return nil
 }
 
 // Which delivery to read.
@@ -546,7 +584,7 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x19shopbell/log/v1/log.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\"z\n" +
 	"\x0fGetEventRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\"\n" +
-	"\bevent_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aeventId\"\x8d\x04\n" +
+	"\bevent_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aeventId\"\xed\x04\n" +
 	"\x15ListDeliveriesRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\x1d\n" +
 	"\n" +
@@ -562,12 +600,19 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\xf4\x03(\x00R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\n" +
-	" \x01(\tR\tpageToken\"w\n" +
+	" \x01(\tR\tpageToken\x12\x1f\n" +
+	"\vdelivery_id\x18\v \x01(\tR\n" +
+	"deliveryId\x12\x1f\n" +
+	"\verror_class\x18\f \x01(\tR\n" +
+	"errorClass\x12\x1c\n" +
+	"\x04text\x18\r \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x04text\"\xb4\x01\n" +
 	"\x16ListDeliveriesResponse\x125\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x15.shopbell.v1.DeliveryR\n" +
 	"deliveries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12;\n" +
+	"\vsearched_to\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"searchedTo\"\x83\x01\n" +
 	"\x12GetDeliveryRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12(\n" +
 	"\vdelivery_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\n" +
@@ -626,21 +671,22 @@ var file_shopbell_log_v1_log_proto_depIdxs = []int32{
 	8,  // 0: shopbell.log.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
 	8,  // 1: shopbell.log.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
 	9,  // 2: shopbell.log.v1.ListDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
-	0,  // 3: shopbell.log.v1.LogService.GetEvent:input_type -> shopbell.log.v1.GetEventRequest
-	1,  // 4: shopbell.log.v1.LogService.ListDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
-	3,  // 5: shopbell.log.v1.LogService.GetDelivery:input_type -> shopbell.log.v1.GetDeliveryRequest
-	4,  // 6: shopbell.log.v1.LogService.ResendDelivery:input_type -> shopbell.log.v1.ResendDeliveryRequest
-	6,  // 7: shopbell.log.v1.LogService.CancelDelivery:input_type -> shopbell.log.v1.CancelDeliveryRequest
-	10, // 8: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
-	2,  // 9: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
-	9,  // 10: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
-	5,  // 11: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
-	7,  // 12: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	8,  // 3: shopbell.log.v1.ListDeliveriesResponse.searched_to:type_name -> google.protobuf.Timestamp
+	0,  // 4: shopbell.log.v1.LogService.GetEvent:input_type -> shopbell.log.v1.GetEventRequest
+	1,  // 5: shopbell.log.v1.LogService.ListDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	3,  // 6: shopbell.log.v1.LogService.GetDelivery:input_type -> shopbell.log.v1.GetDeliveryRequest
+	4,  // 7: shopbell.log.v1.LogService.ResendDelivery:input_type -> shopbell.log.v1.ResendDeliveryRequest
+	6,  // 8: shopbell.log.v1.LogService.CancelDelivery:input_type -> shopbell.log.v1.CancelDeliveryRequest
+	10, // 9: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
+	2,  // 10: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
+	9,  // 11: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
+	5,  // 12: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
+	7,  // 13: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
+	9,  // [9:14] is the sub-list for method output_type
+	4,  // [4:9] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_log_v1_log_proto_init() }
