@@ -5,6 +5,7 @@ go 1.26.0
 require shopbell.dev/proto v0.0.0
 
 require (
+	github.com/DataDog/sketches-go v1.4.8
 	github.com/google/go-cmp v0.7.0
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0

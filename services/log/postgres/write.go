@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -38,11 +40,11 @@ const (
 		$18::timestamptz[], $19::text[], $20::text[])`
 
 	insertDeliveries = `INSERT INTO deliveries (` + stateColumns + `) SELECT * FROM ` + unnestStates + `
-		ON CONFLICT DO NOTHING`
+		ON CONFLICT DO NOTHING RETURNING shop_id, id`
 
 	insertAttempts = `INSERT INTO attempts (shop_id, delivery_id, number, started_at, record)
 		SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::timestamptz[], $5::bytea[])
-		ON CONFLICT DO NOTHING`
+		ON CONFLICT DO NOTHING RETURNING shop_id, delivery_id, number, started_at`
 
 	insertChanges = `INSERT INTO changes (shop_id, delivery_id, at, status, reason)
 		SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[])
@@ -65,25 +67,57 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 				return fmt.Errorf("merge decisions: %w", err)
 			}
 		}
-		if made.deliveries < len(rows.Deliveries) {
-			if err := mergeDeliveries(ctx, tx, rows.Deliveries); err != nil {
+		tally := made.tally(rows)
+		if len(made.deliveries) < len(rows.Deliveries) {
+			if err := mergeDeliveries(ctx, tx, made.others(rows.Deliveries), tally); err != nil {
 				return fmt.Errorf("merge deliveries: %w", err)
 			}
 		}
-		return nil
+		return addStats(ctx, tx, tally.Rows())
 	}); err != nil {
 		return fmt.Errorf("write to the log: %w", err)
 	}
 	return nil
 }
 
-// made is how many rows were made, of those whose rows may have to be merged instead.
-type made struct{ decisions, deliveries int }
+// made is which rows were made, of those that may be there already.
+type made struct {
+	decisions  int // how many
+	deliveries map[key]bool
+	attempts   map[attemptKey]bool
+}
+
+type attemptKey struct {
+	key
+	number    int32
+	startedAt int64 // in microseconds
+}
+
+// tally counts what was made.
+func (m made) tally(rows store.Rows) store.Tally {
+	t := make(store.Tally)
+	for _, d := range rows.Deliveries {
+		if m.deliveries[key{d.ShopID, d.ID}] {
+			t.Delivery(store.State{}, d)
+		}
+	}
+	for _, a := range rows.Attempts {
+		if m.attempts[attemptKey{key{a.ShopID, a.DeliveryID}, a.Number, a.StartedAt.UnixMicro()}] {
+			t.Attempt(a)
+		}
+	}
+	return t
+}
+
+// others are the deliveries whose rows were there.
+func (m made) others(deliveries []store.State) []store.State {
+	return slices.DeleteFunc(slices.Clone(deliveries), func(d store.State) bool { return m.deliveries[key{d.ShopID, d.ID}] })
+}
 
 // insert makes the rows that are not there, in one round trip.
 func insert(ctx context.Context, tx pgx.Tx, rows store.Rows) (made, error) {
 	var b pgx.Batch
-	var m made
+	m := made{deliveries: make(map[key]bool, len(rows.Deliveries)), attempts: make(map[attemptKey]bool, len(rows.Attempts))}
 	if len(rows.Events) > 0 {
 		b.Queue(insertEvents, eventArrays(rows.Events)...)
 	}
@@ -91,10 +125,23 @@ func insert(ctx context.Context, tx pgx.Tx, rows store.Rows) (made, error) {
 		b.Queue(insertDecisions, decisionArrays(rows.Decisions)...).Exec(count(&m.decisions))
 	}
 	if len(rows.Deliveries) > 0 {
-		b.Queue(insertDeliveries, stateArrays(rows.Deliveries)...).Exec(count(&m.deliveries))
+		b.Queue(insertDeliveries, stateArrays(rows.Deliveries)...).Query(func(found pgx.Rows) error {
+			var k key
+			_, err := pgx.ForEachRow(found, []any{&k.shopID, &k.id}, func() error { m.deliveries[k] = true; return nil })
+			return err
+		})
 	}
 	if len(rows.Attempts) > 0 {
-		b.Queue(insertAttempts, attemptArrays(rows.Attempts)...)
+		b.Queue(insertAttempts, attemptArrays(rows.Attempts)...).Query(func(found pgx.Rows) error {
+			var k attemptKey
+			var startedAt time.Time
+			_, err := pgx.ForEachRow(found, []any{&k.shopID, &k.id, &k.number, &startedAt}, func() error {
+				k.startedAt = startedAt.UnixMicro()
+				m.attempts[k] = true
+				return nil
+			})
+			return err
+		})
 	}
 	if len(rows.Changes) > 0 {
 		b.Queue(insertChanges, changeArrays(rows.Changes)...)
@@ -149,7 +196,7 @@ func mergeDecisions(ctx context.Context, tx pgx.Tx, decisions []store.DecisionRo
 }
 
 // mergeDeliveries writes what the rows of deliveries that are there do not know yet.
-func mergeDeliveries(ctx context.Context, tx pgx.Tx, deliveries []store.State) error {
+func mergeDeliveries(ctx context.Context, tx pgx.Tx, deliveries []store.State, tally store.Tally) error {
 	rows, err := tx.Query(ctx, `SELECT `+stateColumns+` FROM deliveries
 		WHERE (shop_id, id) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY id, shop_id FOR UPDATE`,
 		column(deliveries, func(s store.State) string { return s.ShopID }),
@@ -170,6 +217,7 @@ func mergeDeliveries(ctx context.Context, tx pgx.Tx, deliveries []store.State) e
 		before := byKey[key{s.ShopID, s.ID}]
 		if merged := before.Merge(s); merged != before {
 			changed = append(changed, merged)
+			tally.Delivery(before, merged)
 		}
 	}
 	if len(changed) == 0 {

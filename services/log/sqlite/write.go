@@ -25,6 +25,7 @@ type statements struct {
 	insertDecision, readDecision, updateDecision *sql.Stmt
 	insertDelivery, readDelivery, updateDelivery *sql.Stmt
 	insertAttempt, insertChange                  *sql.Stmt
+	readStats, writeStats                        *sql.Stmt
 }
 
 func prepare(ctx context.Context, db *sql.DB) (statements, error) {
@@ -53,6 +54,9 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 			VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`),
 		insertChange: one(`INSERT INTO changes (shop_id, delivery_id, at, status, reason)
 			VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`),
+
+		readStats:  one(readStats),
+		writeStats: one(writeStats),
 	}
 	if err != nil {
 		return statements{}, fmt.Errorf("prepare writing: %w", err)
@@ -65,6 +69,7 @@ func (s statements) on(ctx context.Context, tx *sql.Tx) statements {
 	for _, stmt := range []**sql.Stmt{
 		&s.insertEvent, &s.insertDecision, &s.readDecision, &s.updateDecision,
 		&s.insertDelivery, &s.readDelivery, &s.updateDelivery, &s.insertAttempt, &s.insertChange,
+		&s.readStats, &s.writeStats,
 	} {
 		*stmt = tx.StmtContext(ctx, *stmt)
 	}
@@ -81,7 +86,7 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 	defer tx.Rollback()
 	// The driver starts a goroutine for every statement whose context can end. The transaction has ours: when it ends,
 	// the next statement fails.
-	w := writer{s.statements.on(ctx, tx)}
+	w := writer{s.statements.on(ctx, tx), make(store.Tally)}
 	if err := w.write(context.WithoutCancel(ctx), rows); err != nil {
 		return err
 	}
@@ -92,7 +97,10 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 }
 
 // writer writes one batch.
-type writer struct{ statements }
+type writer struct {
+	statements
+	tally store.Tally
+}
 
 func (w writer) write(ctx context.Context, rows store.Rows) error {
 	for _, e := range rows.Events {
@@ -112,8 +120,12 @@ func (w writer) write(ctx context.Context, rows store.Rows) error {
 		}
 	}
 	for _, a := range rows.Attempts {
-		if _, err := w.exec(ctx, w.insertAttempt, a.ShopID, a.DeliveryID, a.Number, micros(a.StartedAt), a.Record); err != nil {
+		made, err := w.exec(ctx, w.insertAttempt, a.ShopID, a.DeliveryID, a.Number, micros(a.StartedAt), a.Record)
+		if err != nil {
 			return fmt.Errorf("write attempt %s/%s/%d: %w", a.ShopID, a.DeliveryID, a.Number, err)
+		}
+		if made {
+			w.tally.Attempt(a)
 		}
 	}
 	for _, c := range rows.Changes {
@@ -121,7 +133,7 @@ func (w writer) write(ctx context.Context, rows store.Rows) error {
 			return fmt.Errorf("write change of %s/%s: %w", c.ShopID, c.DeliveryID, err)
 		}
 	}
-	return nil
+	return w.stats(ctx, w.tally.Rows())
 }
 
 func (w writer) decision(ctx context.Context, d store.DecisionRow) error {
@@ -143,8 +155,12 @@ func (w writer) decision(ctx context.Context, d store.DecisionRow) error {
 
 func (w writer) delivery(ctx context.Context, d store.State) error {
 	made, err := w.exec(ctx, w.insertDelivery, stateArgs(d)...)
-	if err != nil || made {
+	if err != nil {
 		return err
+	}
+	if made {
+		w.tally.Delivery(store.State{}, d)
+		return nil
 	}
 	stored, err := scanState(w.readDelivery.QueryRowContext(ctx, d.ShopID, d.ID))
 	if err != nil {
@@ -154,6 +170,7 @@ func (w writer) delivery(ctx context.Context, d store.State) error {
 	if merged == stored {
 		return nil
 	}
+	w.tally.Delivery(stored, merged)
 	_, err = w.exec(ctx, w.updateDelivery, append(stateArgs(merged)[3:], d.ShopID, d.ID)...)
 	return err
 }

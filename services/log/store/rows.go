@@ -40,7 +40,8 @@ type AttemptRow struct {
 	ShopID, DeliveryID string
 	Number             int32
 	StartedAt          time.Time
-	Record             []byte // a busv1.AttemptMade
+	Record             []byte // Made, as it is stored
+	Made               *busv1.AttemptMade
 }
 
 // ChangeRow is one change of a status without an attempt.
@@ -131,7 +132,7 @@ func (m *builder) attempt(r *busv1.Record, a *busv1.AttemptMade) {
 	startedAt := orTime(Time(made.GetStartedAt()), at)
 	m.attempts = append(m.attempts, AttemptRow{
 		ShopID: Key(r.GetShopId()), DeliveryID: Key(a.GetDeliveryId()),
-		Number: made.GetNumber(), StartedAt: startedAt, Record: blob(a),
+		Number: made.GetNumber(), StartedAt: startedAt, Record: blob(a), Made: a,
 	})
 	m.merge(State{
 		ShopID: Key(r.GetShopId()), ID: Key(a.GetDeliveryId()), WebhookID: Key(a.GetWebhookId()),

@@ -36,6 +36,12 @@ type Store interface {
 	// ErrNotFound.
 	Delivery(ctx context.Context, shopID, deliveryID string) (*Delivery, error)
 
+	// Stats reads statistics, in the order of their keys; hours and days in which nothing was counted are left out.
+	Stats(ctx context.Context, filter StatsFilter) ([]StatsRow, error)
+	// ThinStats puts some of the hours that begin before hoursUntil together into their days, and forgets days that
+	// begin before daysUntil. more says that it is to be called again; it takes small steps, so that writing goes on
+	// between them.
+	ThinStats(ctx context.Context, hoursUntil, daysUntil time.Time) (more bool, err error)
 	// Close ends all connections. It waits for calls that are under way.
 	Close() error
 }

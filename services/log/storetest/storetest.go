@@ -43,6 +43,9 @@ func Run(t *testing.T, open func(t testing.TB) store.Store) {
 		{"odd records are left out and keep nothing waiting", leavesOddRecordsOut},
 		{"writers at once lose nothing", writersAtOnce},
 		{"a batch is written whole or not at all", writesWholeBatches},
+		{"statistics count everything once, however it comes", countsOnce},
+		{"statistics of writers at once add up", countsOnceForMany},
+		{"hours become days without changing a sum", thinsHours},
 	} {
 		t.Run(test.promise, func(t *testing.T) {
 			t.Parallel()
