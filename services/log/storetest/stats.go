@@ -92,7 +92,7 @@ func CheckStats(t testing.TB, s store.Store) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, d := range list {
+		for _, d := range list.Deliveries {
 			whole, err := s.Delivery(context.Background(), shop, d.GetId())
 			if err != nil {
 				t.Fatal(err)
@@ -308,7 +308,7 @@ func thinsHours(t *testing.T, s bundle) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	real := slices.DeleteFunc(list, (*shopbellv1.Delivery).GetTest)
+	real := slices.DeleteFunc(list.Deliveries, (*shopbellv1.Delivery).GetTest)
 	if counted != int64(len(real)) {
 		t.Errorf("got %d deliveries, want %d", counted, len(real))
 	}
