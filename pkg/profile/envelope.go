@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/net/http/httpguts"
 
 	"shopbell.dev/pkg/fault"
 )
@@ -24,7 +26,39 @@ type Envelope struct {
 type part struct{ literal, place string }
 
 // places are what an envelope may be filled with.
-var places = []string{"id", "type", "action", "occurred_at", "shop_id", "webshop_id", "environment", "data"}
+var places = []string{"id", "type", "action", "occurred_at", "shop_id", "webshop_id", "environment", "key", "data"}
+
+// split takes a text with places apart. A brace that is no place's is one of the text.
+func split(text string, known []string) (parts []part, err error) {
+	literal := ""
+	for rest := text; rest != ""; {
+		open := strings.IndexByte(rest, '{')
+		if open < 0 {
+			literal += rest
+			break
+		}
+		word := rest[open+1:]
+		end := strings.IndexFunc(word, func(r rune) bool { return (r < 'a' || r > 'z') && r != '_' })
+		if end <= 0 || word[end] != '}' {
+			literal += rest[:open+1]
+			rest = word
+			continue
+		}
+		place := word[:end]
+		if !slices.Contains(known, place) {
+			return nil, fmt.Errorf("{%s} is not known%s", place, fault.DidYouMean(place, known))
+		}
+		if literal += rest[:open]; literal != "" {
+			parts = append(parts, part{literal: literal})
+		}
+		parts = append(parts, part{place: place})
+		literal, rest = "", word[end+1:]
+	}
+	if literal != "" {
+		parts = append(parts, part{literal: literal})
+	}
+	return parts, nil
+}
 
 // UnmarshalYAML reads an envelope.
 func (e *Envelope) UnmarshalYAML(node *yaml.Node) error {
@@ -36,54 +70,20 @@ func (e *Envelope) UnmarshalYAML(node *yaml.Node) error {
 
 func (e *Envelope) read(text string) error {
 	*e = Envelope{text: text}
-	seenData := false
-	rest := e.text
-	literal := ""
-	add := func(p part) {
-		if p == (part{}) {
-			return
-		}
-		if seenData {
-			e.after = append(e.after, p)
-		} else {
-			e.before = append(e.before, p)
-		}
-	}
-	for rest != "" {
-		open := strings.IndexByte(rest, '{')
-		if open < 0 {
-			literal += rest
-			break
-		}
-		word := rest[open+1:]
-		end := strings.IndexFunc(word, func(r rune) bool { return (r < 'a' || r > 'z') && r != '_' })
-		if end <= 0 || word[end] != '}' { // a brace of the JSON around
-			literal += rest[:open+1]
-			rest = word
-			continue
-		}
-		place := word[:end]
-		if !slices.Contains(places, place) {
-			return fmt.Errorf("{%s} is not known%s", place, fault.DidYouMean(place, places))
-		}
-		literal += rest[:open]
-		add(part{literal: literal})
-		literal, rest = "", word[end+1:]
-		if place == "data" {
-			if seenData {
-				return errors.New("{data} stands twice")
-			}
-			seenData = true
-			continue
-		}
-		add(part{place: place})
-	}
-	add(part{literal: literal})
-	switch {
-	case e.text == "":
+	if text == "" {
 		return nil
-	case !seenData:
+	}
+	parts, err := split(text, places)
+	if err != nil {
+		return err
+	}
+	isData := func(p part) bool { return p.place == "data" }
+	at := slices.IndexFunc(parts, isData)
+	if at < 0 {
 		return errors.New("{data} is missing")
+	}
+	if e.before, e.after = parts[:at], parts[at+1:]; slices.ContainsFunc(e.after, isData) {
+		return errors.New("{data} stands twice")
 	}
 	// An object is data that can stand only where every value can.
 	before, after := e.around(func(string) string { return `""` })
@@ -126,10 +126,51 @@ func Quote(s string) string {
 	return `"` + s + `"`
 }
 
-// HeaderValue is a header's value: text, in which {type} stands for the event's type.
-type HeaderValue string
+// HeaderValue is a header's value: text with places to fill, such as {type}.
+type HeaderValue struct {
+	text  string
+	parts []part
+}
 
-// For gives the value for an event type.
-func (v HeaderValue) For(eventType string) string {
-	return strings.ReplaceAll(string(v), "{type}", eventType)
+// UnmarshalYAML reads a header's value.
+func (v *HeaderValue) UnmarshalYAML(node *yaml.Node) error {
+	var err error
+	v.text = node.Value
+	if v.parts, err = split(v.text, places[:len(places)-1]); err != nil { // data has no place in a header
+		return fmt.Errorf("line %d: header: %w", node.Line, err)
+	}
+	return nil
+}
+
+// For gives the value, each place filled with what value gives for it. What a header cannot hold is percent-encoded, as
+// CloudEvents has it (HTTP binding, 3.1.3.2).
+func (v HeaderValue) For(value func(place string) string) string {
+	var out strings.Builder
+	for _, p := range v.parts {
+		if p.place == "" {
+			out.WriteString(p.literal)
+			continue
+		}
+		text := value(p.place)
+		for i := range len(text) {
+			if c := text[i]; c <= ' ' || c == '"' || c == '%' || c >= 0x7f {
+				fmt.Fprintf(&out, "%%%02X", c)
+				continue
+			}
+			out.WriteByte(text[i])
+		}
+	}
+	return out.String()
+}
+
+// checkHeaders says what is wrong with a profile's headers.
+func checkHeaders(at string, headers map[string]HeaderValue, bad *fault.Collector) {
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		if !httpguts.ValidHeaderFieldName(name) {
+			bad.Add(at+"headers", "%q is no header name; use letters, digits and '-'", name)
+		}
+		if text := headers[name].text; !httpguts.ValidHeaderFieldValue(text) || strings.TrimSpace(text) != text {
+			bad.Add(at+"headers."+name, "its value has a line break, another control character, or a blank at an end")
+		}
+	}
 }

@@ -168,7 +168,7 @@ func TestShoporama_S1_18_EventHeader(t *testing.T) {
 	t.Parallel()
 	got := map[string]string{}
 	for name, value := range preset(t, "shoporama").Headers {
-		got[name] = value.For("order_created")
+		got[name] = value.For(func(string) string { return "order_created" })
 	}
 	if diff := cmp.Diff(map[string]string{"X-Webhook-Event": "order_created"}, got); diff != "" {
 		t.Errorf("headers (-want +got):\n%s", diff)
@@ -771,6 +771,23 @@ func TestShoprenter_S4_19_Subscriber(t *testing.T) {
 	}
 }
 
+// The nine names of the document's table, in the place of those of its sample (D1).
+func TestShoprenter_S4_19_PrefixedNames(t *testing.T) {
+	t.Parallel()
+	p, err := preset(t, "shoprenter").With([]string{"prefixed_names"})
+	if err != nil || len(p.Renames) != 1 {
+		t.Fatal(p, err)
+	}
+	want := map[string]string{
+		"id": "subscriber_id", "firstname": "subscriber_firstname", "lastname": "subscriber_lastname", "email": "subscriber_email",
+		"phone": "subscriber_phone", "status": "subscriber_status", "language": "subscriber_language", "hash": "subscriber_hash",
+		"subscribe_date": "subscriber_subscribe_date",
+	}
+	if diff := cmp.Diff(profile.Rename{At: []string{"newsletter", "subscriber"}, Names: want}, p.Renames[0]); diff != "" {
+		t.Errorf("renames (-want +got):\n%s", diff)
+	}
+}
+
 func TestShoprenter_S4_20_NewsletterEventsShareABody(t *testing.T) {
 	t.Parallel()
 	for _, eventType := range shoprenterNewsletters {
@@ -922,6 +939,27 @@ func TestCloudEvents_StructuredJSON(t *testing.T) {
 	wantStandardRules(t, p.Policy)
 	if diff := cmp.Diff([]profile.Signature{{Scheme: profile.StandardWebhooks}}, p.Signatures); diff != "" {
 		t.Errorf("signatures (-want +got):\n%s", diff)
+	}
+}
+
+func TestCloudEvents_Binary(t *testing.T) {
+	t.Parallel()
+	p, err := preset(t, "cloudevents").With([]string{"binary"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(around(t, p, "order.created", `{"n":1.50}`)); got != `{"n":1.50}` {
+		t.Errorf("body = %s, want the data alone", got)
+	}
+	got := map[string]string{}
+	for name, value := range p.Headers {
+		got[name] = value.For(func(place string) string { return "<" + place + ">" })
+	}
+	want := map[string]string{
+		"ce-specversion": "1.0", "ce-id": "<id>", "ce-source": "<shop_id>", "ce-type": "<type>", "ce-time": "<occurred_at>", "ce-subject": "<key>",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("headers (-want +got):\n%s", diff)
 	}
 }
 

@@ -41,8 +41,12 @@ type Profile struct {
 	// Headers are sent with every request, by name.
 	Headers    map[string]HeaderValue `yaml:"headers"`
 	Signatures []Signature            `yaml:"signatures"`
-	Policy     Policy                 `yaml:"policy"`
-	Events     []Event                `yaml:"events"`
+	// Options are variants that a webhook can ask for.
+	Options []Option `yaml:"options"`
+	Policy  Policy   `yaml:"policy"`
+	Events  []Event  `yaml:"events"`
+	// Renames are those of the options that a webhook has asked for (see With).
+	Renames []Rename `yaml:"-"`
 }
 
 // Event is an event type that a profile knows.
@@ -63,37 +67,6 @@ type Event struct {
 	Optional bool `yaml:"optional"`
 	// Sample is JSON, in which {environment} stands for the shop's.
 	Sample string `yaml:"sample"`
-}
-
-// Signature is one way in which a body is signed. A profile may have several at once.
-type Signature struct {
-	Scheme Scheme `yaml:"scheme"`
-	// Header that holds the signature, for schemes that do not say so themselves.
-	Header string `yaml:"header"`
-	// Prefix of the signature in that header.
-	Prefix string `yaml:"prefix"`
-}
-
-// Scheme is a way to sign.
-type Scheme string
-
-// The schemes.
-const (
-	// StandardWebhooks signs with HMAC-SHA256 over id, timestamp and body, in three headers of its own.
-	StandardWebhooks Scheme = "standard-webhooks"
-	// HMACSHA256Hex signs with HMAC-SHA256 over the body alone, in lower-case hex (SHOPS.md S1.19).
-	HMACSHA256Hex Scheme = "hmac-sha256-hex"
-)
-
-var schemes = []string{string(StandardWebhooks), string(HMACSHA256Hex)}
-
-// UnmarshalYAML reads a scheme's name.
-func (s *Scheme) UnmarshalYAML(node *yaml.Node) error {
-	if !slices.Contains(schemes, node.Value) {
-		return fmt.Errorf("line %d: signature scheme %q is not known%s", node.Line, node.Value, fault.DidYouMean(node.Value, schemes))
-	}
-	*s = Scheme(node.Value)
-	return nil
 }
 
 // Set is the profiles of a deployment, by name. It does not change and may be used at once.
@@ -162,10 +135,12 @@ func parse(text []byte) (*Profile, error) {
 		switch {
 		case sig.Scheme == "":
 			bad.Add(fmt.Sprintf("signatures[%d].scheme", i), "it is missing; there are %s", strings.Join(schemes, ", "))
-		case sig.Scheme != StandardWebhooks && sig.Header == "":
+		case sig.Scheme.HasHeader() && sig.Header == "":
 			bad.Add(fmt.Sprintf("signatures[%d].header", i), "it is missing; %s does not say which header holds the signature", sig.Scheme)
 		}
 	}
+	checkHeaders("", p.Headers, &bad)
+	p.checkOptions(&bad)
 	bad.Include("policy.", p.Policy.validate())
 	return p, bad.Err()
 }
@@ -190,7 +165,7 @@ func plain(err error) error {
 
 // keys are the keys that a file may have where a type of ours stands.
 func keys(typeName string) (names []string) {
-	for _, t := range []reflect.Type{reflect.TypeFor[Profile](), reflect.TypeFor[Policy](), reflect.TypeFor[Event](), reflect.TypeFor[Signature]()} {
+	for _, t := range []reflect.Type{reflect.TypeFor[Profile](), reflect.TypeFor[Policy](), reflect.TypeFor[Event](), reflect.TypeFor[Signature](), reflect.TypeFor[Option](), reflect.TypeFor[Rename]()} {
 		for i := 0; t.Name() == typeName && i < t.NumField(); i++ {
 			names = append(names, t.Field(i).Tag.Get("yaml"))
 		}
@@ -292,6 +267,9 @@ func (p *Profile) Proto() *shopbellv1.Profile {
 	}
 	for _, s := range p.Signatures {
 		out.Signatures = append(out.Signatures, string(s.Scheme))
+	}
+	for _, o := range p.Options {
+		out.Options = append(out.Options, &shopbellv1.ProfileOption{Name: o.Name, Description: o.Description})
 	}
 	for _, e := range p.Events {
 		out.Events = append(out.Events, &shopbellv1.ProfileEvent{

@@ -2,6 +2,7 @@
 package signature
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +23,12 @@ const (
 	HeaderSignature = "webhook-signature"
 )
 
-const secretPrefix = "whsec_"
+// What stands before the base64 of keys, as Standard Webhooks has it.
+const (
+	secretPrefix  = "whsec_"
+	privatePrefix = "whsk_"
+	publicPrefix  = "whpk_"
+)
 
 // NewSecret makes a secret: 32 random bytes as Standard Webhooks writes them.
 func NewSecret() string {
@@ -40,6 +47,9 @@ type Secret struct {
 // another form, with its own bytes; other schemes sign with the secret's text as its owner sees it. It fails for a secret
 // whose key has fewer than 16 or more than 128 bytes.
 func ParseSecret(text string) (Secret, error) {
+	if strings.HasPrefix(text, privatePrefix) || strings.HasPrefix(text, publicPrefix) {
+		return Secret{}, fmt.Errorf("%s and %s begin the keys of asymmetric signatures, which Shopbell makes itself; leave the secret out, or give one that begins with %s", privatePrefix, publicPrefix, secretPrefix)
+	}
 	key := []byte(text)
 	if encoded, ok := strings.CutPrefix(text, secretPrefix); ok {
 		var err error
@@ -78,6 +88,51 @@ func standard(key []byte, id, stamp string, body []byte) []byte {
 	return mac.Sum(nil)
 }
 
+// PrivateKey signs so that receivers need not be able to sign themselves: they verify with its public key.
+type PrivateKey struct {
+	key    ed25519.PrivateKey
+	public string
+}
+
+// NewPrivateKey makes the 32 bytes that a private key is kept as.
+func NewPrivateKey() []byte {
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // never fails (crypto/rand)
+	return seed
+}
+
+// ParsePrivateKey reads what NewPrivateKey has made.
+func ParsePrivateKey(seed []byte) (PrivateKey, error) {
+	if len(seed) != ed25519.SeedSize {
+		return PrivateKey{}, fmt.Errorf("it has %d bytes, and not %d", len(seed), ed25519.SeedSize)
+	}
+	key := ed25519.NewKeyFromSeed(seed)
+	return PrivateKey{key, publicPrefix + base64.StdEncoding.EncodeToString(key[ed25519.SeedSize:])}, nil
+}
+
+// Public is the public key as Standard Webhooks writes it.
+func (k PrivateKey) Public() string { return k.public }
+
+// StandardEd25519 gives what Standard does with asymmetric signatures, which begin with "v1a,". Both may stand in one
+// webhook-signature, with a blank between them.
+func StandardEd25519(keys []PrivateKey, id string, at time.Time, body []byte) string {
+	signed := content(id, strconv.FormatInt(at.Unix(), 10), body)
+	var out []byte
+	for i, k := range keys {
+		if i > 0 {
+			out = append(out, ' ')
+		}
+		out = append(out, "v1a,"...)
+		out = base64.StdEncoding.AppendEncode(out, ed25519.Sign(k.key, signed))
+	}
+	return string(out)
+}
+
+// content is what Standard Webhooks signs.
+func content(id, stamp string, body []byte) []byte {
+	return slices.Concat([]byte(id), []byte{'.'}, []byte(stamp), []byte{'.'}, body)
+}
+
 // Hex gives HMAC-SHA256 over the body alone, keyed with the secret's text, in lower-case hex (SHOPS.md S1.19).
 func Hex(secret Secret, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(secret.text))
@@ -91,25 +146,44 @@ var (
 	ErrSignature = errors.New("no signature in webhook-signature is one of this body")
 )
 
-// VerifyStandard checks a request as its receiver: the values of the three headers and the body as it came. A request
-// whose timestamp is further from now than the tolerance is refused, for it may be an old one sent again; five minutes
-// are usual.
-func VerifyStandard(secret, id, timestamp, signatures string, body []byte, now time.Time, tolerance time.Duration) error {
-	parsed, err := ParseSecret(secret)
+// VerifyStandard checks a request as its receiver: the values of the three headers and the body as it came. The key is
+// the secret, or for asymmetric signatures the public key, which begins with "whpk_"; of the request's signatures those
+// of the other sort do not count. A request whose timestamp is further from now than the tolerance is refused, for it may
+// be an old one sent again; five minutes are usual.
+func VerifyStandard(key, id, timestamp, signatures string, body []byte, now time.Time, tolerance time.Duration) error {
+	version, isGood, err := verifier(key, id, timestamp, body)
 	if err != nil {
-		return fmt.Errorf("secret: %w", err)
+		return err
 	}
 	seconds, err := strconv.ParseInt(timestamp, 10, 64)
 	if err != nil || now.Sub(time.Unix(seconds, 0)).Abs() > tolerance {
 		return ErrTimestamp
 	}
-	want := standard(parsed.key, id, timestamp, body)
 	for text := range strings.FieldsSeq(signatures) {
-		if text, ok := strings.CutPrefix(text, "v1,"); ok {
-			if got, err := base64.StdEncoding.DecodeString(text); err == nil && hmac.Equal(got, want) {
+		if text, ok := strings.CutPrefix(text, version); ok {
+			if got, err := base64.StdEncoding.DecodeString(text); err == nil && isGood(got) {
 				return nil
 			}
 		}
 	}
 	return ErrSignature
+}
+
+// verifier gives what stands before the signatures that a key verifies, and what says whether one of them is good.
+func verifier(key, id, stamp string, body []byte) (version string, isGood func(got []byte) bool, err error) {
+	encoded, ok := strings.CutPrefix(key, publicPrefix)
+	if !ok {
+		secret, err := ParseSecret(key)
+		if err != nil {
+			return "", nil, fmt.Errorf("secret: %w", err)
+		}
+		want := standard(secret.key, id, stamp, body)
+		return "v1,", func(got []byte) bool { return hmac.Equal(got, want) }, nil
+	}
+	public, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(public) != ed25519.PublicKeySize {
+		return "", nil, fmt.Errorf("public key: what follows %s is not the base64 of %d bytes", publicPrefix, ed25519.PublicKeySize)
+	}
+	signed := content(id, stamp, body)
+	return "v1a,", func(got []byte) bool { return ed25519.Verify(public, signed, got) }, nil
 }

@@ -1,7 +1,11 @@
 package signature_test
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -35,6 +39,101 @@ func TestStandard_IsAcceptedByTheStandardWebhooksLibrary(t *testing.T) {
 	}
 }
 
+// What the specification says of v1a, by the standard library alone: Ed25519 over id, timestamp and body with full stops
+// between them, in base64; the public key is 32 bytes in base64 behind whpk_.
+func TestStandardEd25519_IsWhatTheSpecificationSays(t *testing.T) {
+	first, second := privateKey(t), privateKey(t)
+	if first.Public() == second.Public() {
+		t.Fatal("two private keys are the same")
+	}
+	now := time.Now()
+	for _, body := range []string{`{"total":549.50}`, "", "Hajdú-Bihar \\/ <&>", "\x00\xff binary"} {
+		value := signature.StandardEd25519([]signature.PrivateKey{first, second}, "dlv_1", now, []byte(body))
+		both := strings.Split(value, " ")
+		if len(both) != 2 {
+			t.Fatalf("%q, want two signatures", value)
+		}
+		for i, key := range []signature.PrivateKey{first, second} {
+			public, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(key.Public(), "whpk_"))
+			if err != nil || len(public) != 32 || !strings.HasPrefix(key.Public(), "whpk_") {
+				t.Fatalf("public key %q: %v", key.Public(), err)
+			}
+			got, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(both[i], "v1a,"))
+			if err != nil || !strings.HasPrefix(both[i], "v1a,") {
+				t.Fatalf("signature %q: %v", both[i], err)
+			}
+			if !ed25519.Verify(public, []byte(fmt.Sprintf("dlv_1.%d.%s", now.Unix(), body)), got) {
+				t.Errorf("%q is no signature of %q", both[i], body)
+			}
+		}
+	}
+}
+
+// A pair that is known, so that nothing about keys can drift.
+func TestPrivateKey_HasThePublicKeyOfItsSeed(t *testing.T) {
+	// RFC 8032, 7.1, test 1.
+	seed, err := hex.DecodeString("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := signature.ParsePrivateKey(seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := hex.DecodeString("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "whpk_" + base64.StdEncoding.EncodeToString(public); key.Public() != want {
+		t.Errorf("public key %s, want %s", key.Public(), want)
+	}
+	for _, seed := range [][]byte{nil, seed[1:], append(seed, 0)} {
+		if _, err := signature.ParsePrivateKey(seed); err == nil {
+			t.Errorf("a private key of %d bytes is taken", len(seed))
+		}
+	}
+}
+
+// A receiver knows the secret or the public key, and looks at the signatures of its sort alone.
+func TestVerifyStandard_TakesEitherSort(t *testing.T) {
+	secret, key, other := signature.NewSecret(), privateKey(t), privateKey(t)
+	now := time.Now()
+	stamp := strconv.FormatInt(now.Unix(), 10)
+	v1 := signature.Standard([]signature.Secret{parse(t, secret)}, "dlv_1", now, []byte("body"))
+	v1a := signature.StandardEd25519([]signature.PrivateKey{key}, "dlv_1", now, []byte("body"))
+	for _, row := range []struct {
+		name, key, signatures, body string
+		want                        error
+	}{
+		{"the secret, both sorts", secret, v1a + " " + v1, "body", nil},
+		{"the public key, both sorts", key.Public(), v1 + " " + v1a, "body", nil},
+		{"the public key, its sort alone", key.Public(), v1a, "body", nil},
+		{"the public key, the other sort alone", key.Public(), v1, "body", signature.ErrSignature},
+		{"the secret, the other sort alone", secret, v1a, "body", signature.ErrSignature},
+		{"another public key", other.Public(), v1a, "body", signature.ErrSignature},
+		{"another body", key.Public(), v1a, "bodY", signature.ErrSignature},
+		{"one sort's signature as the other's", key.Public(), "v1a," + strings.TrimPrefix(v1, "v1,"), "body", signature.ErrSignature},
+	} {
+		if got := signature.VerifyStandard(row.key, "dlv_1", stamp, row.signatures, []byte(row.body), now, 5*time.Minute); !errors.Is(got, row.want) {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
+		}
+	}
+	for _, bad := range []string{"whpk_", "whpk_AAAA", "whpk_not base64", "whsk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="} {
+		if err := signature.VerifyStandard(bad, "dlv_1", stamp, v1a, []byte("body"), now, 5*time.Minute); err == nil || errors.Is(err, signature.ErrSignature) {
+			t.Errorf("key %q: %v, want it refused", bad, err)
+		}
+	}
+}
+
+func privateKey(t *testing.T) signature.PrivateKey {
+	t.Helper()
+	key, err := signature.ParsePrivateKey(signature.NewPrivateKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
 func TestVerifyStandard_RefusesWhatWasChanged(t *testing.T) {
 	secret := signature.NewSecret()
 	now := time.Now()
@@ -62,7 +161,7 @@ func TestVerifyStandard_RefusesWhatWasChanged(t *testing.T) {
 }
 
 func TestParseSecret_RefusesWhatCannotSign(t *testing.T) {
-	for _, secret := range []string{"", "short", "whsec_", "whsec_AAAA", "whsec_not base64!", strings.Repeat("x", 129)} {
+	for _, secret := range []string{"", "short", "whsec_", "whsec_AAAA", "whsec_not base64!", "whsk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "whpk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", strings.Repeat("x", 129)} {
 		if _, err := signature.ParseSecret(secret); err == nil {
 			t.Errorf("ParseSecret(%q): no error", secret)
 		}

@@ -4,6 +4,9 @@ package webhook
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -39,9 +42,11 @@ const KeepDeleted = 30 * 24 * time.Hour
 type Webhook struct {
 	*busv1.WebhookState
 	Revision uint64 // its state's, in the bucket
-	Profile  *profile.Profile
-	Policy   profile.Policy
-	Delay    time.Duration
+	// Profile is with the options that the webhook asks for.
+	Profile    *profile.Profile
+	Policy     profile.Policy
+	Signatures []profile.Signature
+	Delay      time.Duration
 	// Filter and Transform are compiled; nil where the webhook has none.
 	Filter    *expression.Filter
 	Transform *expression.Transform
@@ -53,8 +58,11 @@ type Webhook struct {
 
 type key struct {
 	signature.Secret
-	expires time.Time // zero: never
+	private *signature.PrivateKey // nil where no scheme signs with it
+	expires time.Time             // zero: never
 }
+
+func (k *key) signs(now time.Time) bool { return k.expires.IsZero() || now.Before(k.expires) }
 
 // New works out the rules of a webhook. What is wrong with them is in Broken.
 func New(state *busv1.WebhookState, revision uint64, profiles *profile.Set) *Webhook {
@@ -75,6 +83,12 @@ func Check(state *busv1.WebhookState, profiles *profile.Set) (*Webhook, error) {
 func (w *Webhook) work(profiles *profile.Set) error {
 	var err error
 	if w.Profile, err = profiles.Get(w.Webhook.Profile); err != nil {
+		return err
+	}
+	if w.Profile, err = w.Profile.With(w.Webhook.Options); err != nil {
+		return err
+	}
+	if w.Signatures, err = w.Profile.Signing(w.Webhook.Signatures); err != nil {
 		return err
 	}
 	if w.Policy, err = w.Profile.Policy.With(w.Webhook.Policy); err != nil {
@@ -98,12 +112,25 @@ func (w *Webhook) work(profiles *profile.Set) error {
 	if f := w.Webhook.GetFormat(); f != "" && f != JSON && f != XML {
 		return fault.Field("format", "%q is neither %s nor %s", f, JSON, XML)
 	}
+	return w.readKeys()
+}
+
+// readKeys reads what signs, once for all deliveries. Private keys are read only where a scheme signs with them: it
+// takes a while.
+func (w *Webhook) readKeys() error {
 	for i, s := range w.Secrets {
 		secret, err := signature.ParseSecret(s.Value)
 		if err != nil {
 			return fault.Field("secret", "the %s: %v", []string{"newest", "older one"}[min(i, 1)], err)
 		}
 		k := key{Secret: secret}
+		if w.signsWith(profile.StandardWebhooksEd25519) && len(s.PrivateKey) > 0 {
+			private, err := signature.ParsePrivateKey(s.PrivateKey)
+			if err != nil {
+				return fault.Field("secret", "its private key: %v", err)
+			}
+			k.private = &private
+		}
 		if s.ExpiresAt != nil {
 			k.expires = s.ExpiresAt.AsTime()
 		}
@@ -112,15 +139,52 @@ func (w *Webhook) work(profiles *profile.Set) error {
 	return nil
 }
 
+func (w *Webhook) signsWith(scheme profile.Scheme) bool {
+	return slices.ContainsFunc(w.Signatures, func(s profile.Signature) bool { return s.Scheme == scheme })
+}
+
 // Signing are the secrets that sign at this time, the newest first.
 func (w *Webhook) Signing(now time.Time) []signature.Secret {
 	secrets := make([]signature.Secret, 0, len(w.keys))
 	for _, k := range w.keys {
-		if k.expires.IsZero() || now.Before(k.expires) {
+		if k.signs(now) {
 			secrets = append(secrets, k.Secret)
 		}
 	}
 	return secrets
+}
+
+// PrivateKeys are the private keys that sign at this time, the newest first; there are none unless a scheme of the
+// webhook signs with them.
+func (w *Webhook) PrivateKeys(now time.Time) (keys []signature.PrivateKey) {
+	for _, k := range w.keys {
+		if k.private != nil && k.signs(now) {
+			keys = append(keys, *k.private)
+		}
+	}
+	return keys
+}
+
+// Headers are the names of the headers that the webhook's rules set in each request, beside those of every request.
+func (w *Webhook) Headers() []string {
+	names := slices.Collect(maps.Keys(w.Profile.Headers))
+	for _, s := range w.Signatures {
+		if s.Header != "" {
+			names = append(names, s.Header)
+		}
+	}
+	return names
+}
+
+// warnings are what the webhook's owner should look at though nothing is wrong.
+func (w *Webhook) warnings() (out []string) {
+	if scheme, _, _ := strings.Cut(w.Webhook.Url, ":"); strings.EqualFold(scheme, "http") {
+		out = append(out, "the URL begins with http: whoever sits between Shopbell and the receiver can read what is sent; use https if the receiver takes it")
+	}
+	if w.signsWith(profile.StandardWebhooksEd25519) && (len(w.keys) == 0 || w.keys[0].private == nil) {
+		out = append(out, fmt.Sprintf("%s signs nothing yet, for the webhook has no private key: rotate its secret, which makes one", profile.StandardWebhooksEd25519))
+	}
+	return out
 }
 
 // Off says why nothing is sent to the webhook now, or nothing.
@@ -139,8 +203,13 @@ func (w *Webhook) Proto() *shopbellv1.Webhook {
 	out := proto.CloneOf(w.Webhook)
 	out.Secret = nil
 	out.Etag = Etag(w.Revision)
+	out.Warnings = w.warnings()
 	if w.Broken == "" {
 		out.Policy = w.Policy.Proto()
+		out.Signatures = nil
+		for _, s := range w.Signatures {
+			out.Signatures = append(out.Signatures, string(s.Scheme))
+		}
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/signature"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -37,16 +38,77 @@ func TestWebhook_SignsWithTheSecretsOfItsTime(t *testing.T) {
 	}
 }
 
+func TestWebhook_SignsWithThePrivateKeysOfItsTimeWhereASchemeDoes(t *testing.T) {
+	s := state("demo", "wh_1", "paid")
+	s.Secrets = []*busv1.Secret{
+		{Value: "newest-secret-of-all", PrivateKey: signature.NewPrivateKey()},
+		{Value: "replaced-secret-number-2", PrivateKey: signature.NewPrivateKey(), ExpiresAt: timestamppb.New(now.Add(time.Hour))},
+		{Value: "from-before-there-were-keys", ExpiresAt: timestamppb.New(now.Add(time.Hour))},
+	}
+	if w := webhook.New(s, 1, profiles(t)); len(w.PrivateKeys(now)) != 0 || len(w.Signing(now)) != 3 {
+		t.Errorf("no scheme signs with private keys, and %d do", len(w.PrivateKeys(now)))
+	}
+	s.Webhook.Signatures = []string{"standard-webhooks-ed25519", "standard-webhooks"}
+	w := webhook.New(s, 1, profiles(t))
+	if w.Broken != "" {
+		t.Fatal(w.Broken)
+	}
+	for at, want := range map[time.Time]int{now: 2, now.Add(time.Hour): 1} {
+		keys := w.PrivateKeys(at)
+		if len(keys) != want {
+			t.Fatalf("at %s %d private keys sign, want %d", at, len(keys), want)
+		}
+		if newest, err := signature.ParsePrivateKey(s.Secrets[0].PrivateKey); err != nil || keys[0].Public() != newest.Public() {
+			t.Errorf("at %s %s signs first, want the newest (%v)", at, keys[0].Public(), err)
+		}
+	}
+	s.Secrets[0].PrivateKey = s.Secrets[0].PrivateKey[1:]
+	if w := webhook.New(s, 1, profiles(t)); !strings.Contains(w.Broken, "private key") {
+		t.Errorf("a private key that is cut: %q, want it said", w.Broken)
+	}
+}
+
+func TestWebhook_WarnsItsOwner(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(*busv1.WebhookState)
+		want   []string // parts of the warnings
+	}{
+		{"https", func(*busv1.WebhookState) {}, nil},
+		{"http (SHOPS.md A8)", func(s *busv1.WebhookState) { s.Webhook.Url = "http://example.com/https:" }, []string{"use https"}},
+		{"http in capitals", func(s *busv1.WebhookState) { s.Webhook.Url = "HTTP://example.com" }, []string{"use https"}},
+		{"a scheme without its key", func(s *busv1.WebhookState) { s.Webhook.Signatures = []string{"standard-webhooks-ed25519"} }, []string{"rotate its secret"}},
+		{"a scheme with its key", func(s *busv1.WebhookState) {
+			s.Webhook.Signatures, s.Secrets[0].PrivateKey = []string{"standard-webhooks-ed25519"}, signature.NewPrivateKey()
+		}, nil},
+		{"rules that cannot be worked out", func(s *busv1.WebhookState) { s.Webhook.Profile, s.Webhook.Url = "x", "http://example.com" }, []string{"use https"}},
+		{"warnings that were stored", func(s *busv1.WebhookState) { s.Webhook.Warnings = []string{"old"} }, nil},
+	} {
+		s := state("demo", "wh_1", "paid")
+		row.change(s)
+		got := webhook.New(s, 1, profiles(t)).Proto().Warnings
+		if len(got) != len(row.want) || len(got) > 0 && !strings.Contains(got[0], row.want[0]) {
+			t.Errorf("%s: %q, want %q", row.name, got, row.want)
+		}
+	}
+}
+
 func TestWebhook_ShowsItsRulesAndNoSecret(t *testing.T) {
 	s := state("demo", "wh_1", "paid")
 	s.Webhook.Profile, s.Webhook.Policy = "own", &shopbellv1.Policy{Timeout: durationpb.New(7 * time.Second)}
-	s.Webhook.Secret = proto.String("whsec_left-over-in-the-state")
+	s.Webhook.Secret, s.Webhook.Signatures = proto.String("whsec_left-over-in-the-state"), []string{"hmac-sha256-hex"}
 	s.Secrets[0].Value = "the-secret-that-signs"
 	w := webhook.New(s, 0x2a, profiles(t))
 	got := w.Proto()
 	text := got.String()
 	if strings.Contains(text, "whsec_") || strings.Contains(text, "the-secret-that-signs") || got.Secret != nil {
 		t.Errorf("a secret is shown: %s", text)
+	}
+	if want := []string{"hmac-sha256-hex"}; !slices.Equal(got.Signatures, want) {
+		t.Errorf("signatures %q, want those that it asks for", got.Signatures)
+	}
+	if got := webhook.New(state("demo", "wh_1", "paid"), 1, profiles(t)).Proto().Signatures; !slices.Equal(got, []string{"standard-webhooks"}) {
+		t.Errorf("signatures %q, want the profile's", got)
 	}
 	if got.Etag != "2a" {
 		t.Errorf("etag %q, want 2a", got.Etag)

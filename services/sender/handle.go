@@ -148,7 +148,7 @@ func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Deliver
 // exchangeWith signs a body and POSTs it.
 func (s *Sender) exchangeWith(ctx context.Context, d *contract.Delivery, w *webhook.Webhook, b body) *exchange {
 	text := b.bytes()
-	h := headers(d, w, b.contentType, text, s.agent, time.Now())
+	h := headers(d, w, b, text, s.agent, time.Now())
 	propagation.TraceContext{}.Inject(ctx, lower(h))
 	s.inFlight.Inc()
 	defer s.inFlight.Dec()

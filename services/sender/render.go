@@ -22,11 +22,25 @@ import (
 type body struct {
 	before, data, after []byte
 	contentType         string
-	whole               bool // before is all of it, and does not hold the data as it came
+	whole               bool        // before is all of it, and does not hold the data as it came
+	headers             http.Header // that the profile has beside it
 }
 
-// render makes a delivery's body. It fails when the webhook's transform, or its format, does not fit the data.
+// render makes a delivery's body, and the headers that its profile has beside it. It fails when the webhook's transform,
+// or its format, does not fit the data.
 func render(d *contract.Delivery, w *webhook.Webhook, shop *shopbellv1.Shop) (body, error) {
+	value := func(place string) string { return fill(place, d, w, shop) }
+	b, err := renderBody(d, w, value)
+	b.headers = make(http.Header, len(w.Profile.Headers))
+	for name, v := range w.Profile.Headers {
+		if text := v.For(value); text != "" {
+			b.headers[name] = []string{text}
+		}
+	}
+	return b, err
+}
+
+func renderBody(d *contract.Delivery, w *webhook.Webhook, value func(place string) string) (body, error) {
 	b := body{data: d.Data, contentType: d.ContentType}
 	if d.WholeBody {
 		return b, nil
@@ -41,12 +55,20 @@ func render(d *contract.Delivery, w *webhook.Webhook, shop *shopbellv1.Shop) (bo
 	if !event.IsJSON(&d.Event) {
 		return b, nil
 	}
-	before, after, enveloped := w.Profile.Around(d.Type, d.Data, func(place string) string { return fill(place, d, w, shop) })
+	before, after, enveloped := w.Profile.Around(d.Type, d.Data, func(place string) string {
+		if place == "webshop_id" {
+			return value(place) // a number
+		}
+		return profile.Quote(value(place))
+	})
 	if enveloped {
 		b.before, b.after, b.contentType = before, after, event.JSON
 		if w.Profile.ContentType != "" {
 			b.contentType = w.Profile.ContentType
 		}
+	}
+	for _, r := range w.Profile.Renames {
+		b = body{before: event.Rename(b.bytes(), r.At, r.Names), contentType: b.contentType, whole: true}
 	}
 	return format(b, w)
 }
@@ -63,25 +85,27 @@ func format(b body, w *webhook.Webhook) (body, error) {
 	return body{before: text, contentType: xmlbody.ContentType, whole: true}, nil
 }
 
-// fill is what stands for a place of an envelope, as JSON.
+// fill is what stands for a place of an envelope or of a header.
 func fill(place string, d *contract.Delivery, w *webhook.Webhook, shop *shopbellv1.Shop) string {
 	switch place {
 	case "id":
-		return profile.Quote(d.Event.ID)
+		return d.Event.ID
 	case "type":
-		return profile.Quote(d.Type)
+		return d.Type
 	case "action":
-		return profile.Quote(w.Profile.Action(d.Type, d.Action))
+		return w.Profile.Action(d.Type, d.Action)
 	case "occurred_at":
-		return profile.Quote(d.OccurredAt)
+		return d.OccurredAt
 	case "shop_id":
-		return profile.Quote(d.ShopID)
+		return d.ShopID
 	case "webshop_id":
 		return strconv.FormatUint(uint64(shop.GetWebshopId()), 10)
 	case "environment":
-		return profile.Quote(d.Environment)
+		return d.Environment
+	case "key":
+		return d.Key
 	}
-	return "null"
+	return ""
 }
 
 // bytes is the body in one piece.
@@ -95,31 +119,47 @@ func (b body) bytes() []byte {
 	return append(out, b.after...)
 }
 
-// headers makes a request's headers, signed.
-func headers(d *contract.Delivery, w *webhook.Webhook, contentType string, body []byte, agent string, now time.Time) http.Header {
-	h := make(http.Header, 8+len(w.Webhook.Headers))
+// headers makes the headers of a request with a body, whose text is signed.
+func headers(d *contract.Delivery, w *webhook.Webhook, b body, text []byte, agent string, now time.Time) http.Header {
+	h := make(http.Header, 8+len(b.headers)+len(w.Webhook.Headers))
 	for name, value := range w.Webhook.Headers {
 		h.Set(name, value)
 	}
 	h["User-Agent"] = []string{agent}
-	h["Content-Type"] = []string{contentType}
-	for name, value := range w.Profile.Headers {
-		h[name] = []string{value.For(d.Type)}
+	h["Content-Type"] = []string{b.contentType}
+	for name, values := range b.headers {
+		h.Del(name) // it may stand there in another case
+		h[name] = values
 	}
+	sign(h, d.ID, w, text, now)
+	return h
+}
+
+// sign sets the headers that hold signatures. Each scheme signs with all secrets of its time as far as its header has
+// room, so that receivers can be moved from one secret, and from one scheme, to another one by one.
+func sign(h http.Header, deliveryID string, w *webhook.Webhook, body []byte, now time.Time) {
 	secrets := w.Signing(now)
-	for _, s := range w.Profile.Signatures {
+	var standard []string
+	for _, s := range w.Signatures {
 		switch s.Scheme {
 		case profile.StandardWebhooks:
-			h[signature.HeaderID] = []string{d.ID}
-			h[signature.HeaderTimestamp] = []string{strconv.FormatInt(now.Unix(), 10)}
-			h[signature.HeaderSignature] = []string{signature.Standard(secrets, d.ID, now, body)}
+			standard = append(standard, signature.Standard(secrets, deliveryID, now, body))
+		case profile.StandardWebhooksEd25519:
+			if keys := w.PrivateKeys(now); len(keys) > 0 {
+				standard = append(standard, signature.StandardEd25519(keys, deliveryID, now, body))
+			}
 		case profile.HMACSHA256Hex:
 			// There is room for one signature. While a replaced secret still signs it is that one's, so that nothing
 			// changes for a receiver until its owner has had the time to give it the new one.
+			h.Del(s.Header)
 			h[s.Header] = []string{s.Prefix + signature.Hex(secrets[len(secrets)-1], body)}
 		}
 	}
-	return h
+	if len(standard) > 0 {
+		h[signature.HeaderID] = []string{deliveryID}
+		h[signature.HeaderTimestamp] = []string{strconv.FormatInt(now.Unix(), 10)}
+		h[signature.HeaderSignature] = []string{strings.Join(standard, " ")}
+	}
 }
 
 // secretWords are what names of headers have whose values nobody else may see.

@@ -49,7 +49,10 @@ func (s *Subscription) check(state *busv1.WebhookState) error {
 				bad.Include("", fault.On(fmt.Sprintf("events[%d]", i), rules.CheckType(t)))
 			}
 		}
-		_, err = webhook.Check(state, s.env.Profiles)
+		var checked *webhook.Webhook
+		if checked, err = webhook.Check(state, s.env.Profiles); err == nil {
+			checkOverRules(w.Headers, checked, &bad)
+		}
 		bad.Include("", err)
 	}
 	checkHeaders(w.Headers, &bad)
@@ -83,6 +86,17 @@ var reserved = []string{
 	"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature",
 }
 
+// checkOverRules refuses headers that the webhook's rules set.
+func checkOverRules(headers map[string]string, w *webhook.Webhook, bad *fault.Collector) {
+	for _, set := range w.Headers() {
+		for name := range headers {
+			if strings.EqualFold(name, set) {
+				bad.Add("headers."+name, "the webhook's profile or one of its signatures sets it; choose another name")
+			}
+		}
+	}
+}
+
 func checkHeaders(headers map[string]string, bad *fault.Collector) {
 	if len(headers) > maxHeaders {
 		bad.Add("headers", "there are %d; at most %d are taken", len(headers), maxHeaders)
@@ -113,7 +127,7 @@ func checkHeaders(headers map[string]string, bad *fault.Collector) {
 }
 
 // setByUs are fields that only Shopbell sets. A change may hold them, as when somebody sends back what he has read.
-var setByUs = []string{"id", "shop_id", "created_at", "updated_at", "etag", "disabled_at", "disabled_reason"}
+var setByUs = []string{"id", "shop_id", "created_at", "updated_at", "etag", "disabled_at", "disabled_reason", "warnings"}
 
 // apply changes the fields of w that mask names, or without one those that have a value in change, to what they are in
 // change.

@@ -3,6 +3,7 @@ package subscription
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,7 +41,7 @@ import (
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-const closed = "name: closed\npolicy: {timeout: 5s, retry_schedule: [1m], success_codes: [2xx]}\nevents:\n  - {name: order_created, sample: '1'}\n  - {name: paid, sample: '1'}\n"
+const closed = "name: closed\nheaders: {X-Closed-Event: '{type}'}\npolicy: {timeout: 5s, retry_schedule: [1m], success_codes: [2xx]}\nevents:\n  - {name: order_created, sample: '1'}\n  - {name: paid, sample: '1'}\n"
 
 func profiles(t *testing.T) *profile.Set {
 	t.Helper()
@@ -351,6 +352,29 @@ func TestCreateWebhook_NamesEveryFieldThatIsWrong(t *testing.T) {
 		{"a header that we set", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"webhook-ID": "a"} }, []string{"headers.webhook-ID"}, "choose another"},
 		{"a header that HTTP sets", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"content-length": "7"} }, []string{"headers.content-length"}, "choose another"},
 		{"a header's value with a line break", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Env": "a\r\nHost: b"} }, []string{"headers.X-Env"}, "line break"},
+		{"a header's value with NUL", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Env": "a\x00b"} }, []string{"headers.X-Env"}, "control character"},
+		{"a header's value with a bare line feed", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Env": "a\nb"} }, []string{"headers.X-Env"}, "line break"},
+		{"a header's value with a bare carriage return", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Env": "a\rb"} }, []string{"headers.X-Env"}, "line break"},
+		{"a header's name with a line break", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Env\r\nHost": "b"} }, []string{"headers"}, "no header name"},
+		{"a header's name with a colon", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Env: a": "b"} }, []string{"headers"}, "no header name"},
+		{"a header without a name", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"": "b"} }, []string{"headers"}, "no header name"},
+		{"a header that its profile sets", func(w *shopbellv1.Webhook) {
+			w.Profile, w.Headers = "closed", map[string]string{"x-closed-EVENT": "b"}
+		}, []string{"headers.x-closed-EVENT"}, "choose another"},
+		{"a header that one of its signatures sets", func(w *shopbellv1.Webhook) {
+			w.Signatures, w.Headers = []string{"hmac-sha256-hex"}, map[string]string{"x-webhook-signature": "b"}
+		}, []string{"headers.x-webhook-signature"}, "choose another"},
+		{"a header that no rule of its own sets", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Webhook-Signature": "b"} }, nil, ""},
+		{"signatures of its own", func(w *shopbellv1.Webhook) {
+			w.Signatures = []string{"standard-webhooks-ed25519", "standard-webhooks", "hmac-sha256-hex"}
+		}, nil, ""},
+		{"a signature that is none", func(w *shopbellv1.Webhook) { w.Signatures = []string{"standard-webhooks", "ed25519"} }, []string{"signatures[1]"}, "there are standard-webhooks"},
+		{"a signature twice", func(w *shopbellv1.Webhook) { w.Signatures = []string{"standard-webhooks", "standard-webhooks"} }, []string{"signatures[1]"}, "twice"},
+		{"an option of its profile", func(w *shopbellv1.Webhook) { w.Profile, w.Options = "cloudevents", []string{"binary"} }, nil, ""},
+		{"an option that its profile does not have", func(w *shopbellv1.Webhook) { w.Options = []string{"binary"} }, []string{"options[0]"}, "profile standard has no option"},
+		{"a private key as the secret", func(w *shopbellv1.Webhook) {
+			w.Secret = proto.String("whsk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+		}, []string{"secret"}, "which Shopbell makes itself"},
 		{"a header in two cases", func(w *shopbellv1.Webhook) { w.Headers = map[string]string{"X-Env": "a", "x-env": "b"} }, []string{"headers"}, "twice"},
 		{"a secret that is too short", func(w *shopbellv1.Webhook) { w.Secret = proto.String("short") }, []string{"secret"}, "16 to 128"},
 		{"a secret that is no base64", func(w *shopbellv1.Webhook) { w.Secret = proto.String("whsec_not base64 at all") }, []string{"secret"}, "not base64"},
@@ -598,6 +622,94 @@ func TestRotateSecret_LetsTheOldOneSignForAWhile(t *testing.T) {
 	}
 	if _, err := rotate(&subscriptionv1.RotateSecretRequest{Overlap: durationpb.New(-time.Second)}); !slices.Equal(fieldsOf(t, err), []string{"overlap"}) {
 		t.Errorf("an overlap backwards: %v", err)
+	}
+}
+
+// Every name that HTTP or Shopbell gives a meaning to, in any case.
+func TestCreateWebhook_RefusesReservedHeaders(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, name := range []string{
+		"Host", "Content-Length", "Content-Type", "Content-Encoding", "User-Agent", "Accept-Encoding", "Expect", // HTTP's own
+		"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "TE", "Trailer", "Transfer-Encoding", "Upgrade", // hop by hop
+		"webhook-id", "webhook-timestamp", "webhook-signature", "traceparent", "tracestate", // ours
+	} {
+		for _, name := range []string{name, strings.ToUpper(name), strings.ToLower(name)} {
+			_, err := b.CreateWebhook(t.Context(), &subscriptionv1.CreateWebhookRequest{ShopId: "demo", Webhook: &shopbellv1.Webhook{
+				Url: "https://example.com/hooks", Events: []string{"paid"}, Headers: map[string]string{name: "x"},
+			}})
+			if diff := cmp.Diff([]string{"headers." + name}, fieldsOf(t, err)); diff != "" {
+				t.Errorf("%s: %v, want it refused", name, err)
+			}
+		}
+	}
+}
+
+func TestRotateSecret_ReplacesThePrivateKeyToo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := b.create(t, &shopbellv1.Webhook{Secret: proto.String("secret-number-one"), Warnings: []string{"mine"}})
+	if len(made.Warnings) > 0 {
+		t.Errorf("warnings %q, want none: they are ours to give", made.Warnings)
+	}
+	read := func() *subscriptionv1.WebhookSecret {
+		t.Helper()
+		s, err := b.GetWebhookSecret(t.Context(), &subscriptionv1.GetWebhookSecretRequest{ShopId: "demo", WebhookId: made.Id})
+		if err != nil || !strings.HasPrefix(s.PublicKey, "whpk_") {
+			t.Fatalf("secret: %v, %v, want a public key", s, err)
+		}
+		return s
+	}
+	rotate := func(secret string, overlap time.Duration) *subscriptionv1.WebhookSecret {
+		t.Helper()
+		s, err := b.RotateSecret(t.Context(), &subscriptionv1.RotateSecretRequest{ShopId: "demo", WebhookId: made.Id, Secret: secret, Overlap: durationpb.New(overlap)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := read()
+	second := rotate("secret-number-two", time.Hour)
+	if second.PublicKey == first.PublicKey || second.Old[0].PublicKey != first.PublicKey {
+		t.Errorf("rotated to %v, want another key beside %s", second, first.PublicKey)
+	}
+	if again := rotate("secret-number-two", time.Hour); again.PublicKey != second.PublicKey {
+		t.Errorf("the same secret has the key %s, want it to stay %s", again.PublicKey, second.PublicKey)
+	}
+	if back := rotate("secret-number-one", time.Hour); back.PublicKey != first.PublicKey {
+		t.Errorf("back to the first secret with the key %s, want its own, %s", back.PublicKey, first.PublicKey)
+	}
+	// A webhook from before there were private keys gets one with its next change, and says meanwhile what is missing.
+	w := b.webhooks.Get("demo", made.Id)
+	state := proto.CloneOf(w.WebhookState)
+	state.Secrets, state.Webhook.Signatures = []*busv1.Secret{{Value: "secret-number-one"}}, []string{"standard-webhooks-ed25519"}
+	value, err := proto.Marshal(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.bucket.Put(t.Context(), contract.WebhookKey("demo", made.Id), value); err != nil {
+		t.Fatal(err)
+	}
+	if old := b.read(t, made.Id); len(old.Warnings) != 1 {
+		t.Errorf("warnings %q, want one about the key that is missing", old.Warnings)
+	}
+	changed, err := b.update(t, made.Id, &shopbellv1.Webhook{Label: proto.String("Warehouse"), Warnings: []string{"mine"}})
+	if err != nil || len(changed.Warnings) > 0 {
+		t.Errorf("after a change: %v, %v, want no warning", changed, err)
+	}
+	// No answer holds a private key.
+	stored, err := b.webhooks.Fetch(t.Context(), "demo", made.Id)
+	if err != nil || len(stored.Secrets[0].PrivateKey) != 32 {
+		t.Fatal(stored, err)
+	}
+	for _, answer := range []proto.Message{read(), changed, b.read(t, made.Id)} {
+		text, err := proto.Marshal(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(text, stored.Secrets[0].PrivateKey) || strings.Contains(answer.(fmt.Stringer).String(), base64.StdEncoding.EncodeToString(stored.Secrets[0].PrivateKey)) {
+			t.Errorf("the private key is in %v", answer)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ func (s *Subscription) CreateWebhook(ctx context.Context, req *subscriptionv1.Cr
 		return nil, fault.Field("id", "it is given by Shopbell; leave it out")
 	}
 	now := time.Now()
-	own.DisabledReason, own.DisabledAt = nil, nil
+	own.DisabledReason, own.DisabledAt, own.Warnings = nil, nil, nil
 	switch own.Status {
 	case "":
 		own.Status = webhook.Enabled
@@ -53,7 +53,7 @@ func (s *Subscription) CreateWebhook(ctx context.Context, req *subscriptionv1.Cr
 		}
 		own.Profile = s.shops.WithDefaults(own.ShopId, set).GetProfile()
 	}
-	state := &busv1.WebhookState{Webhook: own, Secrets: []*busv1.Secret{{Value: secret}}}
+	state := &busv1.WebhookState{Webhook: own, Secrets: []*busv1.Secret{{Value: secret, PrivateKey: signature.NewPrivateKey()}}}
 	if err := s.check(state); err != nil {
 		return nil, err
 	}
@@ -202,6 +202,9 @@ func (s *Subscription) UpdateWebhook(ctx context.Context, req *subscriptionv1.Up
 		if err := apply(state.Webhook, req.GetWebhook(), req.GetUpdateMask()); err != nil {
 			return false, err
 		}
+		if newest := state.Secrets[0]; newest.PrivateKey == nil { // made before there were any
+			newest.PrivateKey = signature.NewPrivateKey()
+		}
 		return true, s.check(state)
 	})
 }
@@ -250,10 +253,14 @@ func (s *Subscription) GetWebhookSecret(ctx context.Context, req *subscriptionv1
 func secretsOf(state *busv1.WebhookState) *subscriptionv1.WebhookSecret {
 	out := &subscriptionv1.WebhookSecret{}
 	for i, secret := range state.Secrets {
+		public := ""
+		if key, err := signature.ParsePrivateKey(secret.PrivateKey); err == nil {
+			public = key.Public()
+		}
 		if i == 0 {
-			out.Secret = secret.Value
+			out.Secret, out.PublicKey = secret.Value, public
 		} else if secret.ExpiresAt.AsTime().After(time.Now()) {
-			out.Old = append(out.Old, &subscriptionv1.OldSecret{Secret: secret.Value, ExpiresAt: secret.ExpiresAt})
+			out.Old = append(out.Old, &subscriptionv1.OldSecret{Secret: secret.Value, PublicKey: public, ExpiresAt: secret.ExpiresAt})
 		}
 	}
 	return out
@@ -265,7 +272,8 @@ const (
 	maxSecrets     = 5 // that sign at once; a header has its bounds
 )
 
-// RotateSecret gives a webhook a new secret; the old one signs too until its overlap ends.
+// RotateSecret gives a webhook a new secret, and a new private key with it; the old ones sign too until their overlap
+// ends. A secret that it had already keeps its private key.
 func (s *Subscription) RotateSecret(ctx context.Context, req *subscriptionv1.RotateSecretRequest) (*subscriptionv1.WebhookSecret, error) {
 	overlap := defaultOverlap
 	if req.GetOverlap() != nil {
@@ -283,14 +291,18 @@ func (s *Subscription) RotateSecret(ctx context.Context, req *subscriptionv1.Rot
 	var out *subscriptionv1.WebhookSecret
 	_, err := s.change(ctx, req.GetShopId(), req.GetWebhookId(), "", func(state *busv1.WebhookState) (bool, error) {
 		now := time.Now()
-		secrets := []*busv1.Secret{{Value: fresh}}
+		newest := &busv1.Secret{Value: fresh, PrivateKey: signature.NewPrivateKey()}
+		secrets := []*busv1.Secret{newest}
 		for _, old := range state.Secrets {
+			if old.Value == fresh && old.PrivateKey != nil {
+				newest.PrivateKey = old.PrivateKey
+			}
 			until := now.Add(overlap)
 			if old.ExpiresAt != nil && old.ExpiresAt.AsTime().Before(until) {
 				until = old.ExpiresAt.AsTime()
 			}
 			if until.After(now) && old.Value != fresh {
-				secrets = append(secrets, &busv1.Secret{Value: old.Value, ExpiresAt: timestamppb.New(until)})
+				secrets = append(secrets, &busv1.Secret{Value: old.Value, PrivateKey: old.PrivateKey, ExpiresAt: timestamppb.New(until)})
 			}
 		}
 		if len(secrets) > maxSecrets {

@@ -33,7 +33,9 @@ type Shop struct {
 	// The shop's number in its own platform.
 	WebshopId *uint32 `protobuf:"varint,4,opt,name=webshop_id,json=webshopId,proto3,oneof" json:"webshop_id,omitempty"`
 	// A name for people, at most 200 bytes.
-	Name          *string `protobuf:"bytes,5,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	Name *string `protobuf:"bytes,5,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// Refuses events whose data does not fit the schema that their type has in the shop's profile.
+	CheckSchemas  *bool `protobuf:"varint,6,opt,name=check_schemas,json=checkSchemas,proto3,oneof" json:"check_schemas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,6 +105,13 @@ func (x *Shop) GetName() string {
 	return ""
 }
 
+func (x *Shop) GetCheckSchemas() bool {
+	if x != nil && x.CheckSchemas != nil {
+		return *x.CheckSchemas
+	}
+	return false
+}
+
 // A preset of rules.
 type Profile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -119,7 +128,9 @@ type Profile struct {
 	// The signature schemes, such as "standard-webhooks".
 	Signatures []string `protobuf:"bytes,6,rep,name=signatures,proto3" json:"signatures,omitempty"`
 	// Its rules.
-	Policy        *Policy `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *Policy `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
+	// What a webhook can ask for beside its rules, by Webhook.options.
+	Options       []*ProfileOption `protobuf:"bytes,8,rep,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,6 +214,68 @@ func (x *Profile) GetPolicy() *Policy {
 	return nil
 }
 
+func (x *Profile) GetOptions() []*ProfileOption {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+// A variant of what a profile sends that a webhook can ask for.
+type ProfileOption struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, such as "binary".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it changes, in a sentence.
+	Description   string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProfileOption) Reset() {
+	*x = ProfileOption{}
+	mi := &file_shopbell_v1_shop_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProfileOption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProfileOption) ProtoMessage() {}
+
+func (x *ProfileOption) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_v1_shop_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProfileOption.ProtoReflect.Descriptor instead.
+func (*ProfileOption) Descriptor() ([]byte, []int) {
+	return file_shopbell_v1_shop_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ProfileOption) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProfileOption) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
 // An event type that a profile knows.
 type ProfileEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -221,14 +294,17 @@ type ProfileEvent struct {
 	// True for a type that test sends alone send: nobody publishes or subscribes to it.
 	TestOnly bool `protobuf:"varint,7,opt,name=test_only,json=testOnly,proto3" json:"test_only,omitempty"`
 	// True for a type that is not the platform's own but offered beside its own.
-	Optional      bool `protobuf:"varint,8,opt,name=optional,proto3" json:"optional,omitempty"`
+	Optional bool `protobuf:"varint,8,opt,name=optional,proto3" json:"optional,omitempty"`
+	// The JSON Schema of the data, for shops whose check_schemas is set. Empty: any data. In REST it stands as the JSON
+	// value it is.
+	Schema        []byte `protobuf:"bytes,9,opt,name=schema,proto3" json:"schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProfileEvent) Reset() {
 	*x = ProfileEvent{}
-	mi := &file_shopbell_v1_shop_proto_msgTypes[2]
+	mi := &file_shopbell_v1_shop_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -240,7 +316,7 @@ func (x *ProfileEvent) String() string {
 func (*ProfileEvent) ProtoMessage() {}
 
 func (x *ProfileEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_v1_shop_proto_msgTypes[2]
+	mi := &file_shopbell_v1_shop_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -253,7 +329,7 @@ func (x *ProfileEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileEvent.ProtoReflect.Descriptor instead.
 func (*ProfileEvent) Descriptor() ([]byte, []int) {
-	return file_shopbell_v1_shop_proto_rawDescGZIP(), []int{2}
+	return file_shopbell_v1_shop_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ProfileEvent) GetName() string {
@@ -312,23 +388,32 @@ func (x *ProfileEvent) GetOptional() bool {
 	return false
 }
 
+func (x *ProfileEvent) GetSchema() []byte {
+	if x != nil {
+		return x.Schema
+	}
+	return nil
+}
+
 var File_shopbell_v1_shop_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_shop_proto_rawDesc = "" +
 	"\n" +
-	"\x16shopbell/v1/shop.proto\x12\vshopbell.v1\x1a\x19shopbell/v1/webhook.proto\"\xcd\x01\n" +
+	"\x16shopbell/v1/shop.proto\x12\vshopbell.v1\x1a\x19shopbell/v1/webhook.proto\"\x89\x02\n" +
 	"\x04Shop\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\aprofile\x18\x02 \x01(\tH\x00R\aprofile\x88\x01\x01\x12%\n" +
 	"\venvironment\x18\x03 \x01(\tH\x01R\venvironment\x88\x01\x01\x12\"\n" +
 	"\n" +
 	"webshop_id\x18\x04 \x01(\rH\x02R\twebshopId\x88\x01\x01\x12\x17\n" +
-	"\x04name\x18\x05 \x01(\tH\x03R\x04name\x88\x01\x01B\n" +
+	"\x04name\x18\x05 \x01(\tH\x03R\x04name\x88\x01\x01\x12(\n" +
+	"\rcheck_schemas\x18\x06 \x01(\bH\x04R\fcheckSchemas\x88\x01\x01B\n" +
 	"\n" +
 	"\b_profileB\x0e\n" +
 	"\f_environmentB\r\n" +
 	"\v_webshop_idB\a\n" +
-	"\x05_name\"\xfe\x01\n" +
+	"\x05_nameB\x10\n" +
+	"\x0e_check_schemas\"\xb4\x02\n" +
 	"\aProfile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x121\n" +
@@ -338,7 +423,11 @@ const file_shopbell_v1_shop_proto_rawDesc = "" +
 	"\n" +
 	"signatures\x18\x06 \x03(\tR\n" +
 	"signatures\x12+\n" +
-	"\x06policy\x18\a \x01(\v2\x13.shopbell.v1.PolicyR\x06policy\"\xe6\x01\n" +
+	"\x06policy\x18\a \x01(\v2\x13.shopbell.v1.PolicyR\x06policy\x124\n" +
+	"\aoptions\x18\b \x03(\v2\x1a.shopbell.v1.ProfileOptionR\aoptions\"E\n" +
+	"\rProfileOption\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\"\xfe\x01\n" +
 	"\fProfileEvent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12!\n" +
@@ -347,7 +436,8 @@ const file_shopbell_v1_shop_proto_rawDesc = "" +
 	"\x06sample\x18\x05 \x01(\fR\x06sample\x12\x16\n" +
 	"\x06action\x18\x06 \x01(\tR\x06action\x12\x1b\n" +
 	"\ttest_only\x18\a \x01(\bR\btestOnly\x12\x1a\n" +
-	"\boptional\x18\b \x01(\bR\boptionalB+Z)shopbell.dev/proto/shopbell/v1;shopbellv1b\x06proto3"
+	"\boptional\x18\b \x01(\bR\boptional\x12\x16\n" +
+	"\x06schema\x18\t \x01(\fR\x06schemaB+Z)shopbell.dev/proto/shopbell/v1;shopbellv1b\x06proto3"
 
 var (
 	file_shopbell_v1_shop_proto_rawDescOnce sync.Once
@@ -361,21 +451,23 @@ func file_shopbell_v1_shop_proto_rawDescGZIP() []byte {
 	return file_shopbell_v1_shop_proto_rawDescData
 }
 
-var file_shopbell_v1_shop_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_shopbell_v1_shop_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_shopbell_v1_shop_proto_goTypes = []any{
-	(*Shop)(nil),         // 0: shopbell.v1.Shop
-	(*Profile)(nil),      // 1: shopbell.v1.Profile
-	(*ProfileEvent)(nil), // 2: shopbell.v1.ProfileEvent
-	(*Policy)(nil),       // 3: shopbell.v1.Policy
+	(*Shop)(nil),          // 0: shopbell.v1.Shop
+	(*Profile)(nil),       // 1: shopbell.v1.Profile
+	(*ProfileOption)(nil), // 2: shopbell.v1.ProfileOption
+	(*ProfileEvent)(nil),  // 3: shopbell.v1.ProfileEvent
+	(*Policy)(nil),        // 4: shopbell.v1.Policy
 }
 var file_shopbell_v1_shop_proto_depIdxs = []int32{
-	2, // 0: shopbell.v1.Profile.events:type_name -> shopbell.v1.ProfileEvent
-	3, // 1: shopbell.v1.Profile.policy:type_name -> shopbell.v1.Policy
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: shopbell.v1.Profile.events:type_name -> shopbell.v1.ProfileEvent
+	4, // 1: shopbell.v1.Profile.policy:type_name -> shopbell.v1.Policy
+	2, // 2: shopbell.v1.Profile.options:type_name -> shopbell.v1.ProfileOption
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_v1_shop_proto_init() }
@@ -391,7 +483,7 @@ func file_shopbell_v1_shop_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_v1_shop_proto_rawDesc), len(file_shopbell_v1_shop_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

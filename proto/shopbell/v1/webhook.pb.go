@@ -69,7 +69,14 @@ type Webhook struct {
 	// {'text': 'Order ' + string(data.order_no)}. A delivery whose data does not fit it fails, and its story says why.
 	Transform *string `protobuf:"bytes,19,opt,name=transform,proto3,oneof" json:"transform,omitempty"`
 	// "json" (as it is) or "xml" (made from JSON). Empty: "json".
-	Format        *string `protobuf:"bytes,20,opt,name=format,proto3,oneof" json:"format,omitempty"`
+	Format *string `protobuf:"bytes,20,opt,name=format,proto3,oneof" json:"format,omitempty"`
+	// How its requests are signed: signature schemes such as "standard-webhooks" and "standard-webhooks-ed25519", several
+	// at once if need be. Empty: the profile's; answers show those in force.
+	Signatures []string `protobuf:"bytes,22,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	// Options of its profile that it wants, by name, such as "binary": see Profile.options.
+	Options []string `protobuf:"bytes,23,rep,name=options,proto3" json:"options,omitempty"`
+	// What its owner should look at though nothing is wrong, in sentences. Only in answers.
+	Warnings      []string `protobuf:"bytes,24,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +249,27 @@ func (x *Webhook) GetFormat() string {
 		return *x.Format
 	}
 	return ""
+}
+
+func (x *Webhook) GetSignatures() []string {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *Webhook) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+func (x *Webhook) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 // A time to wait between the event and the first attempt.
@@ -422,7 +450,7 @@ var File_shopbell_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/v1/webhook.proto\x12\vshopbell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x06\n" +
+	"\x19shopbell/v1/webhook.proto\x12\vshopbell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\a\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x19\n" +
@@ -447,7 +475,12 @@ const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\x06secret\x18\x11 \x01(\tH\x03R\x06secret\x88\x01\x01\x12\x1b\n" +
 	"\x06filter\x18\x12 \x01(\tH\x04R\x06filter\x88\x01\x01\x12!\n" +
 	"\ttransform\x18\x13 \x01(\tH\x05R\ttransform\x88\x01\x01\x12\x1b\n" +
-	"\x06format\x18\x14 \x01(\tH\x06R\x06format\x88\x01\x01\x1a:\n" +
+	"\x06format\x18\x14 \x01(\tH\x06R\x06format\x88\x01\x01\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\x16 \x03(\tR\n" +
+	"signatures\x12\x18\n" +
+	"\aoptions\x18\x17 \x03(\tR\aoptions\x12\x1a\n" +
+	"\bwarnings\x18\x18 \x03(\tR\bwarnings\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +

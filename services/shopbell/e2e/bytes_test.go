@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -285,4 +287,79 @@ func TestData_ThatIsNoJSONGoesOutAsItCame(t *testing.T) {
 // asText is how the API shows bytes that are no text.
 func asText(body []byte) string {
 	return "data:application/octet-stream;base64," + base64.StdEncoding.EncodeToString(body)
+}
+
+// A receiver that is written with the CloudEvents SDK takes what is sent to it in either mode, and the data's bytes are
+// the publisher's.
+func TestCloudEvents_AreReadByTheSDK(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, h *house) {
+		events := map[string]chan cloudevent.Event{"/structured": make(chan cloudevent.Event, 9), "/binary": make(chan cloudevent.Event, 9)}
+		modes := map[string]binding.Encoding{"/structured": binding.EncodingStructured, "/binary": binding.EncodingBinary}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			m := cloudhttp.NewMessageFromHttpRequest(req)
+			if got := m.ReadEncoding(); got != modes[req.URL.Path] {
+				t.Errorf("%s: encoding %s, want %s", req.URL.Path, got, modes[req.URL.Path])
+			}
+			e, err := binding.ToEvent(req.Context(), m)
+			if err != nil || e.Validate() != nil {
+				t.Errorf("%s: the SDK refuses it: %v, %v", req.URL.Path, err, e)
+				return
+			}
+			events[req.URL.Path] <- *e
+		}))
+		t.Cleanup(server.Close)
+		h.newWebhook(t, "blomster", server.URL+"/structured", `"profile": "cloudevents"`, `"events": ["order.created"]`)
+		binary := h.newWebhook(t, "blomster", server.URL+"/binary", `"profile": "cloudevents", "options": ["binary"]`)
+		const at = "2026-05-01T10:30:00+02:00"
+		happened, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range []struct {
+			name, body, contentType string
+			query                   string
+			subject                 string
+			data                    string
+			modes                   []string
+		}{
+			{"JSON", fmt.Sprintf(`{"id":"e1","type":"order.created","occurred_at":%q,"key":"order 10 \"é\" 50%%","data":%s}`, at, payload), "application/json", "", `order 10 "é" 50%`, payload, []string{"/structured", "/binary"}},
+			{"JSON without a key", fmt.Sprintf(`{"id":"e2","type":"order.created","occurred_at":%q,"data":7.0}`, at), "application/json", "", "", "7.0", []string{"/structured", "/binary"}},
+			{"an image", "\x89PNG\x00\xff", "image/png", "?type=label.printed&id=e3&occurred_at=" + url.QueryEscape(at), "", "\x89PNG\x00\xff", []string{"/binary"}},
+		} {
+			publishAt(t, h, row.query, row.body, "Content-Type", row.contentType)
+			for _, mode := range row.modes {
+				var e cloudevent.Event
+				select {
+				case e = <-events[mode]:
+				case <-time.After(20 * time.Second):
+					t.Fatalf("%s, %s: nothing came", row.name, mode)
+				}
+				wantType := "order.created"
+				if row.query != "" {
+					wantType = "label.printed"
+				}
+				if e.Type() != wantType || e.Source() != "blomster" || !e.Time().Equal(happened) {
+					t.Errorf("%s, %s: got %v", row.name, mode, e)
+				}
+				if string(e.Data()) != row.data || e.DataContentType() != row.contentType {
+					t.Errorf("%s, %s: data %q as %s, want %q as %s", row.name, mode, e.Data(), e.DataContentType(), row.data, row.contentType)
+				}
+				// The binding has receivers undo the percent-encoding, which this SDK leaves to its user.
+				if subject, err := url.PathUnescape(e.Subject()); mode == "/binary" && (err != nil || subject != row.subject) {
+					t.Errorf("%s: subject %q, want %q", row.name, e.Subject(), row.subject)
+				}
+			}
+		}
+		// Sent again it is the same event once more.
+		told := h.awaitEvent(t, "blomster", "e3", allAre("delivered", 1))
+		get[struct{}](t, h, "POST", "/v1/shops/blomster/deliveries/"+told.Story.Deliveries[0].ID+":resend", "{}")
+		select {
+		case e := <-events["/binary"]:
+			if e.ID() != "e3" || e.DataContentType() != "image/png" || string(e.Data()) != "\x89PNG\x00\xff" {
+				t.Errorf("sent again: %v", e)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("nothing came of a resend to %s", binary.ID)
+		}
+	})
 }

@@ -532,6 +532,44 @@ func TestShoprenter_S4_19_SubscriberInItsRoot(t *testing.T) {
 	}
 }
 
+// With the names of the document's table (D1): every value as it came, and nothing else in the message renamed.
+func TestShoprenter_S4_19_PrefixedNamesAsReceived(t *testing.T) {
+	h := shoprenter.enter(t)
+	s, r := h.newShop(t, "shoprenter"), newReceiver(t)
+	w := s.webhook(t, r.url+"/json", `"options": ["prefixed_names"]`)
+	s.webhook(t, r.url+"/xml", `"options": ["prefixed_names"], "format": "xml", "events": ["newsletter_subscribe"]`)
+	const (
+		plain    = `{"id":"1", "firstname":"Test","lastname":"P\u00e9ter","email":"test@example.hu","phone":"+36\/20","status":1.0,"language":"1","hash":"b538","subscribe_date":"2023-01-20 11:11:11","own":{"id":7}}`
+		prefixed = `{"subscriber_id":"1", "subscriber_firstname":"Test","subscriber_lastname":"P\u00e9ter","subscriber_email":"test@example.hu","subscriber_phone":"+36\/20",` +
+			`"subscriber_status":1.0,"subscriber_language":"1","subscriber_hash":"b538","subscriber_subscribe_date":"2023-01-20 11:11:11","own":{"id":7}}`
+	)
+	for i, row := range []struct{ eventType, data, want string }{
+		{"newsletter_subscribe", plain, `{"newsletter":{"subscriber":[` + prefixed + `]}}`},
+		{"newsletter_unsubscribe", `{"newsletter":{"subscriber":[` + plain + `,{"id":2}]}}`, `{"newsletter":{"subscriber":[` + prefixed + `,{"subscriber_id":2}]}}`},
+		{"order_confirm", `{"id":1,"email":"x","firstname":"y"}`, `{"orders":{"order":[{"id":1,"email":"x","firstname":"y"}]}}`},
+	} {
+		id := s.publishOne(t, row.eventType, row.data)
+		in := r.await(t, "/json", i+1)[i]
+		if string(in.body) != row.want {
+			t.Errorf("%s: got  %s\nwant %s", row.eventType, in.body, row.want)
+		}
+		if err := verified(t, in, s.secret(t, w.ID)); err != nil {
+			t.Errorf("%s: %v", row.eventType, err)
+		}
+		if i > 0 {
+			continue
+		}
+		byWebhook, _ := s.awaitStory(t, id, 2, is("delivered"))
+		if got := s.delivery(t, byWebhook[w.ID]); got.Body != row.want {
+			t.Errorf("the log has %s, want the body that was sent", got.Body)
+		}
+	}
+	if in := r.await(t, "/xml", 1)[0]; !contains(in.body, "<subscriber_lastname>Péter</subscriber_lastname>") || contains(in.body, "<firstname>") {
+		t.Errorf("as XML: got %s, want prefixed names", in.body)
+	}
+	s.refused(t, http.StatusBadRequest, "PATCH", s.at+"/webhooks/"+w.ID, `{"options": ["prefixed"]}`)
+}
+
 func TestShoprenter_S4_20_NewsletterBodiesAsReceived(t *testing.T) {
 	h := shoprenter.enter(t)
 	s, r := h.newShop(t, "shoprenter"), newReceiver(t)

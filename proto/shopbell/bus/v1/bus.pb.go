@@ -602,7 +602,10 @@ type Secret struct {
 	// As the owner sees it.
 	Value string `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
 	// When it stops signing. Absent: never.
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// The private key that comes and goes with it, for schemes that sign with one: an Ed25519 seed of 32 bytes. No
+	// answer holds it.
+	PrivateKey    []byte `protobuf:"bytes,3,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +650,13 @@ func (x *Secret) GetValue() string {
 func (x *Secret) GetExpiresAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *Secret) GetPrivateKey() []byte {
+	if x != nil {
+		return x.PrivateKey
 	}
 	return nil
 }
@@ -760,11 +770,13 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\fWebhookState\x12.\n" +
 	"\awebhook\x18\x01 \x01(\v2\x14.shopbell.v1.WebhookR\awebhook\x121\n" +
 	"\asecrets\x18\x02 \x03(\v2\x17.shopbell.bus.v1.SecretR\asecrets\x12&\n" +
-	"\x0foff_by_receiver\x18\x03 \x01(\bR\roffByReceiver\"Y\n" +
+	"\x0foff_by_receiver\x18\x03 \x01(\bR\roffByReceiver\"z\n" +
 	"\x06Secret\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\tR\x05value\x129\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"2\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1f\n" +
+	"\vprivate_key\x18\x03 \x01(\fR\n" +
+	"privateKey\"2\n" +
 	"\tShopState\x12%\n" +
 	"\x04shop\x18\x01 \x01(\v2\x11.shopbell.v1.ShopR\x04shopB*Z(shopbell.dev/proto/shopbell/bus/v1;busv1b\x06proto3"
 

@@ -494,7 +494,10 @@ type WebhookSecret struct {
 	// The secret that signs: "whsec_" and base64.
 	Secret string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
 	// Older secrets that still sign beside it.
-	Old           []*OldSecret `protobuf:"bytes,2,rep,name=old,proto3" json:"old,omitempty"`
+	Old []*OldSecret `protobuf:"bytes,2,rep,name=old,proto3" json:"old,omitempty"`
+	// The public key of the private key that signs, where a scheme signs with one: "whpk_" and base64. Nobody reads the
+	// private key.
+	PublicKey     string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -543,13 +546,22 @@ func (x *WebhookSecret) GetOld() []*OldSecret {
 	return nil
 }
 
+func (x *WebhookSecret) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
 // A secret that was replaced.
 type OldSecret struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The secret.
 	Secret string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
 	// When it stops signing.
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// The public key of the private key that was replaced with it.
+	PublicKey     string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,6 +608,13 @@ func (x *OldSecret) GetExpiresAt() *timestamppb.Timestamp {
 		return x.ExpiresAt
 	}
 	return nil
+}
+
+func (x *OldSecret) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
 }
 
 // Whose secret to replace.
@@ -1176,14 +1195,18 @@ const file_shopbell_subscription_v1_subscription_proto_rawDesc = "" +
 	"\x17GetWebhookSecretRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12&\n" +
 	"\n" +
-	"webhook_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\twebhookId\"^\n" +
+	"webhook_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\twebhookId\"}\n" +
 	"\rWebhookSecret\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\tR\x06secret\x125\n" +
-	"\x03old\x18\x02 \x03(\v2#.shopbell.subscription.v1.OldSecretR\x03old\"^\n" +
+	"\x03old\x18\x02 \x03(\v2#.shopbell.subscription.v1.OldSecretR\x03old\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\tR\tpublicKey\"}\n" +
 	"\tOldSecret\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\tR\x06secret\x129\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xcf\x01\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\tR\tpublicKey\"\xcf\x01\n" +
 	"\x13RotateSecretRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12&\n" +
 	"\n" +
