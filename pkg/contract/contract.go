@@ -20,6 +20,7 @@ const (
 const (
 	Webhooks = "WEBHOOKS"
 	Shops    = "SHOPS"
+	Keys     = "KEYS"
 )
 
 // The durable consumers. A consumer belongs to a room; its replicas share the work.
@@ -108,6 +109,8 @@ func Buckets(o Options) []jetstream.KeyValueConfig {
 	return []jetstream.KeyValueConfig{
 		{Bucket: Webhooks, Description: "the webhooks, by shop and id", History: 5, Storage: jetstream.FileStorage, Replicas: o.Replicas},
 		{Bucket: Shops, Description: "the shops' settings", History: 5, Storage: jetstream.FileStorage, Replicas: o.Replicas},
+		// Of a key that was deleted nothing stays.
+		{Bucket: Keys, Description: "the shops' keys, by shop and id", History: 1, Storage: jetstream.FileStorage, Replicas: o.Replicas},
 	}
 }
 

@@ -56,6 +56,7 @@ func contractText(t *testing.T) []byte {
 	fmt.Fprintf(&out, "  webhook: %s\n", contract.WebhookKey("tulip.shop", "wh_1"))
 	fmt.Fprintf(&out, "  webhooks of a shop: %s\n", contract.ShopWebhookKeys("tulip.shop"))
 	fmt.Fprintf(&out, "  shop: %s\n", contract.ShopKey("tulip.shop"))
+	fmt.Fprintf(&out, "  key of a shop: %s\n", contract.KeyPlace("tulip.shop", "key_1"))
 	fmt.Fprintf(&out, "timers of a webhook\n  %s\n", contract.LaterSubjects("wh_1"))
 
 	at := time.Date(2026, 5, 1, 8, 30, 0, 123456789, time.UTC)

@@ -113,9 +113,17 @@ func WebhookKey(shop, webhookID string) string { return shopToken(shop) + "." + 
 func ShopWebhookKeys(shop string) string { return shopToken(shop) + ".*" }
 
 // ParseWebhookKey takes a webhook's key apart.
-func ParseWebhookKey(key string) (shop, webhookID string, ok bool) {
-	token, webhookID, ok := strings.Cut(key, ".")
-	return shopOf(token), webhookID, ok && token != "" && webhookID != "" && !strings.Contains(webhookID, ".")
+func ParseWebhookKey(key string) (shop, webhookID string, ok bool) { return parsePlace(key) }
+
+// KeyPlace is where a shop's key lies in its bucket.
+func KeyPlace(shop, keyID string) string { return shopToken(shop) + "." + keyID }
+
+// ParseKeyPlace takes the place of a shop's key apart.
+func ParseKeyPlace(place string) (shop, keyID string, ok bool) { return parsePlace(place) }
+
+func parsePlace(place string) (shop, id string, ok bool) {
+	token, id, ok := strings.Cut(place, ".")
+	return shopOf(token), id, ok && token != "" && id != "" && !strings.Contains(id, ".")
 }
 
 // ShopKey is where a shop's settings lie in their bucket.

@@ -116,12 +116,16 @@ func FuzzSubjects_CannotBeSmuggled(f *testing.F) {
 			contract.OutcomeSubject(shop, ""):     3,
 			contract.SwitchSubject(shop, "wh_1"):  4,
 			contract.WebhookKey(shop, "wh_1"):     2,
+			contract.KeyPlace(shop, "key_1"):      2,
 			contract.ShopKey(shop):                1,
 		} {
 			checkTokens(t, subject, want)
 		}
 		if got, id, ok := contract.ParseWebhookKey(contract.WebhookKey(shop, "wh_1")); got != shop || id != "wh_1" || !ok {
 			t.Errorf("the key of shop %q is read as of %q, %q, %v", shop, got, id, ok)
+		}
+		if got, id, ok := contract.ParseKeyPlace(contract.KeyPlace(shop, "key_1")); got != shop || id != "key_1" || !ok {
+			t.Errorf("the place of a key of shop %q is read as of %q, %q, %v", shop, got, id, ok)
 		}
 		if got := contract.ParseShopKey(contract.ShopKey(shop)); got != shop {
 			t.Errorf("the key of shop %q is read as of %q", shop, got)

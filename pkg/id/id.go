@@ -14,6 +14,7 @@ const (
 	Event    = "evt_"
 	Webhook  = "wh_"
 	Delivery = "dlv_"
+	Key      = "key_"
 	Fault    = "err_"
 )
 

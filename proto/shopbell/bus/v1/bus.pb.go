@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: shopbell/bus/v1/bus.proto
 
-// What lies on the bus beside payloads: records of what happened, and the webhooks' state. Only Shopbell's own
+// What lies on the bus beside payloads: records of what happened, and the state of webhooks, shops and keys. Only Shopbell's own
 // services read and write it.
 
 package busv1
@@ -707,11 +707,76 @@ func (x *ShopState) GetShop() *v1.Shop {
 	return nil
 }
 
+// A value in the KEYS bucket.
+type KeyState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key as its owner sees it, without the key itself.
+	ApiKey *v1.ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	// Of a key for access: the SHA-256 of the key. Nothing else of it is kept. A plain hash is enough, since the key is
+	// 256 random bits, which nobody finds by trying; what a slow hash protects are passwords that people choose.
+	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Of a key for webhooks: the key itself, which is sent to receivers, and which opens nothing here.
+	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyState) Reset() {
+	*x = KeyState{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyState) ProtoMessage() {}
+
+func (x *KeyState) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyState.ProtoReflect.Descriptor instead.
+func (*KeyState) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *KeyState) GetApiKey() *v1.ApiKey {
+	if x != nil {
+		return x.ApiKey
+	}
+	return nil
+}
+
+func (x *KeyState) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *KeyState) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 var File_shopbell_bus_v1_bus_proto protoreflect.FileDescriptor
 
 const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/bus/v1/bus.proto\x12\x0fshopbell.bus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\x1a\x16shopbell/v1/shop.proto\x1a\x19shopbell/v1/webhook.proto\"\xbb\x02\n" +
+	"\x19shopbell/bus/v1/bus.proto\x12\x0fshopbell.bus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\x1a\x15shopbell/v1/key.proto\x1a\x16shopbell/v1/shop.proto\x1a\x19shopbell/v1/webhook.proto\"\xbb\x02\n" +
 	"\x06Record\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x19\n" +
@@ -778,7 +843,11 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\vprivate_key\x18\x03 \x01(\fR\n" +
 	"privateKey\"2\n" +
 	"\tShopState\x12%\n" +
-	"\x04shop\x18\x01 \x01(\v2\x11.shopbell.v1.ShopR\x04shopB*Z(shopbell.dev/proto/shopbell/bus/v1;busv1b\x06proto3"
+	"\x04shop\x18\x01 \x01(\v2\x11.shopbell.v1.ShopR\x04shop\"b\n" +
+	"\bKeyState\x12,\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x13.shopbell.v1.ApiKeyR\x06apiKey\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05valueB*Z(shopbell.dev/proto/shopbell/bus/v1;busv1b\x06proto3"
 
 var (
 	file_shopbell_bus_v1_bus_proto_rawDescOnce sync.Once
@@ -792,7 +861,7 @@ func file_shopbell_bus_v1_bus_proto_rawDescGZIP() []byte {
 	return file_shopbell_bus_v1_bus_proto_rawDescData
 }
 
-var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*Record)(nil),                // 0: shopbell.bus.v1.Record
 	(*Decision)(nil),              // 1: shopbell.bus.v1.Decision
@@ -802,34 +871,37 @@ var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*WebhookState)(nil),          // 5: shopbell.bus.v1.WebhookState
 	(*Secret)(nil),                // 6: shopbell.bus.v1.Secret
 	(*ShopState)(nil),             // 7: shopbell.bus.v1.ShopState
-	nil,                           // 8: shopbell.bus.v1.Decision.DueEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*v1.Considered)(nil),         // 10: shopbell.v1.Considered
-	(*v1.Attempt)(nil),            // 11: shopbell.v1.Attempt
-	(*v1.Webhook)(nil),            // 12: shopbell.v1.Webhook
-	(*v1.Shop)(nil),               // 13: shopbell.v1.Shop
+	(*KeyState)(nil),              // 8: shopbell.bus.v1.KeyState
+	nil,                           // 9: shopbell.bus.v1.Decision.DueEntry
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*v1.Considered)(nil),         // 11: shopbell.v1.Considered
+	(*v1.Attempt)(nil),            // 12: shopbell.v1.Attempt
+	(*v1.Webhook)(nil),            // 13: shopbell.v1.Webhook
+	(*v1.Shop)(nil),               // 14: shopbell.v1.Shop
+	(*v1.ApiKey)(nil),             // 15: shopbell.v1.ApiKey
 }
 var file_shopbell_bus_v1_bus_proto_depIdxs = []int32{
-	9,  // 0: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
+	10, // 0: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
 	1,  // 1: shopbell.bus.v1.Record.decision:type_name -> shopbell.bus.v1.Decision
 	2,  // 2: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
 	3,  // 3: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
-	10, // 4: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
-	8,  // 5: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
-	9,  // 6: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
-	11, // 7: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
-	9,  // 8: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
-	9,  // 9: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
-	12, // 10: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
+	11, // 4: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
+	9,  // 5: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
+	10, // 6: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
+	12, // 7: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
+	10, // 8: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
+	10, // 9: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
+	13, // 10: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
 	6,  // 11: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
-	9,  // 12: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
-	13, // 13: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
-	9,  // 14: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	10, // 12: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
+	14, // 13: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
+	15, // 14: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
+	10, // 15: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_bus_v1_bus_proto_init() }
@@ -848,7 +920,7 @@ func file_shopbell_bus_v1_bus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_bus_v1_bus_proto_rawDesc), len(file_shopbell_bus_v1_bus_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -405,7 +405,7 @@ var File_shopbell_ingest_v1_ingest_proto protoreflect.FileDescriptor
 
 const file_shopbell_ingest_v1_ingest_proto_rawDesc = "" +
 	"\n" +
-	"\x1fshopbell/ingest/v1/ingest.proto\x12\x12shopbell.ingest.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17shopbell/v1/event.proto\"\x87\x01\n" +
+	"\x1fshopbell/ingest/v1/ingest.proto\x12\x12shopbell.ingest.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18shopbell/v1/access.proto\x1a\x17shopbell/v1/event.proto\"\x87\x01\n" +
 	"\x0ePublishRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x120\n" +
 	"\x05event\x18\x02 \x01(\v2\x12.shopbell.v1.EventB\x06\xbaH\x03\xc8\x01\x01R\x05event\"E\n" +
@@ -426,11 +426,11 @@ const file_shopbell_ingest_v1_ingest_proto_rawDesc = "" +
 	"error_code\x18\x03 \x01(\x05R\terrorCode\"2\n" +
 	"\bAccepted\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06status\x18\x02 \x01(\tR\x06status2\xb0\x02\n" +
-	"\rIngestService\x12R\n" +
-	"\aPublish\x12\".shopbell.ingest.v1.PublishRequest\x1a#.shopbell.ingest.v1.PublishResponse\x12a\n" +
-	"\fPublishBatch\x12'.shopbell.ingest.v1.PublishBatchRequest\x1a(.shopbell.ingest.v1.PublishBatchResponse\x12h\n" +
-	"\rPublishStream\x12(.shopbell.ingest.v1.PublishStreamRequest\x1a).shopbell.ingest.v1.PublishStreamResponse(\x010\x01B0Z.shopbell.dev/proto/shopbell/ingest/v1;ingestv1b\x06proto3"
+	"\x06status\x18\x02 \x01(\tR\x06status2\xe6\x02\n" +
+	"\rIngestService\x12d\n" +
+	"\aPublish\x12\".shopbell.ingest.v1.PublishRequest\x1a#.shopbell.ingest.v1.PublishResponse\"\x10\xca\xe1\x18\fevents:write\x12s\n" +
+	"\fPublishBatch\x12'.shopbell.ingest.v1.PublishBatchRequest\x1a(.shopbell.ingest.v1.PublishBatchResponse\"\x10\xca\xe1\x18\fevents:write\x12z\n" +
+	"\rPublishStream\x12(.shopbell.ingest.v1.PublishStreamRequest\x1a).shopbell.ingest.v1.PublishStreamResponse\"\x10\xca\xe1\x18\fevents:write(\x010\x01B0Z.shopbell.dev/proto/shopbell/ingest/v1;ingestv1b\x06proto3"
 
 var (
 	file_shopbell_ingest_v1_ingest_proto_rawDescOnce sync.Once

@@ -581,7 +581,7 @@ var File_shopbell_log_v1_log_proto protoreflect.FileDescriptor
 
 const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/log/v1/log.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\"z\n" +
+	"\x19shopbell/log/v1/log.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\"z\n" +
 	"\x0fGetEventRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\"\n" +
 	"\bevent_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aeventId\"\xed\x04\n" +
@@ -632,14 +632,14 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"9\n" +
 	"\x16CancelDeliveryResponse\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
-	"deliveryId2\xd2\x05\n" +
+	"deliveryId2\x91\x06\n" +
 	"\n" +
-	"LogService\x12o\n" +
-	"\bGetEvent\x12 .shopbell.log.v1.GetEventRequest\x1a\x12.shopbell.v1.Event\"-\x82\xd3\xe4\x93\x02'\x12%/v1/shops/{shop_id}/events/{event_id}\x12\x89\x01\n" +
-	"\x0eListDeliveries\x12&.shopbell.log.v1.ListDeliveriesRequest\x1a'.shopbell.log.v1.ListDeliveriesResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/shops/{shop_id}/deliveries\x12\x7f\n" +
-	"\vGetDelivery\x12#.shopbell.log.v1.GetDeliveryRequest\x1a\x15.shopbell.v1.Delivery\"4\x82\xd3\xe4\x93\x02.\x12,/v1/shops/{shop_id}/deliveries/{delivery_id}\x12\xa1\x01\n" +
-	"\x0eResendDelivery\x12&.shopbell.log.v1.ResendDeliveryRequest\x1a'.shopbell.log.v1.ResendDeliveryResponse\">\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:resend\x12\xa1\x01\n" +
-	"\x0eCancelDelivery\x12&.shopbell.log.v1.CancelDeliveryRequest\x1a'.shopbell.log.v1.CancelDeliveryResponse\">\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:cancelB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
+	"LogService\x12{\n" +
+	"\bGetEvent\x12 .shopbell.log.v1.GetEventRequest\x1a\x12.shopbell.v1.Event\"9\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02'\x12%/v1/shops/{shop_id}/events/{event_id}\x12\x95\x01\n" +
+	"\x0eListDeliveries\x12&.shopbell.log.v1.ListDeliveriesRequest\x1a'.shopbell.log.v1.ListDeliveriesResponse\"2\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02 \x12\x1e/v1/shops/{shop_id}/deliveries\x12\x8b\x01\n" +
+	"\vGetDelivery\x12#.shopbell.log.v1.GetDeliveryRequest\x1a\x15.shopbell.v1.Delivery\"@\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02.\x12,/v1/shops/{shop_id}/deliveries/{delivery_id}\x12\xae\x01\n" +
+	"\x0eResendDelivery\x12&.shopbell.log.v1.ResendDeliveryRequest\x1a'.shopbell.log.v1.ResendDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:resend\x12\xae\x01\n" +
+	"\x0eCancelDelivery\x12&.shopbell.log.v1.CancelDeliveryRequest\x1a'.shopbell.log.v1.CancelDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:cancelB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
 
 var (
 	file_shopbell_log_v1_log_proto_rawDescOnce sync.Once

@@ -176,7 +176,7 @@ var File_shopbell_sender_v1_sender_proto protoreflect.FileDescriptor
 
 const file_shopbell_sender_v1_sender_proto_rawDesc = "" +
 	"\n" +
-	"\x1fshopbell/sender/v1/sender.proto\x12\x12shopbell.sender.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashopbell/v1/delivery.proto\"\xa0\x01\n" +
+	"\x1fshopbell/sender/v1/sender.proto\x12\x12shopbell.sender.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x18shopbell/v1/access.proto\x1a\x1ashopbell/v1/delivery.proto\"\xa0\x01\n" +
 	"\x12TestWebhookRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12&\n" +
 	"\n" +
@@ -189,9 +189,9 @@ const file_shopbell_sender_v1_sender_proto_rawDesc = "" +
 	"\asuccess\x18\x02 \x01(\bR\asuccess\x12\x1c\n" +
 	"\tdiagnosis\x18\x03 \x01(\tR\tdiagnosis\x12!\n" +
 	"\frequest_body\x18\x04 \x01(\fR\vrequestBody\x12.\n" +
-	"\aattempt\x18\x05 \x01(\v2\x14.shopbell.v1.AttemptR\aattempt2\xab\x01\n" +
-	"\rSenderService\x12\x99\x01\n" +
-	"\vTestWebhook\x12&.shopbell.sender.v1.TestWebhookRequest\x1a'.shopbell.sender.v1.TestWebhookResponse\"9\x82\xd3\xe4\x93\x023:\x01*\"./v1/shops/{shop_id}/webhooks/{webhook_id}:testB0Z.shopbell.dev/proto/shopbell/sender/v1;senderv1b\x06proto3"
+	"\aattempt\x18\x05 \x01(\v2\x14.shopbell.v1.AttemptR\aattempt2\xbd\x01\n" +
+	"\rSenderService\x12\xab\x01\n" +
+	"\vTestWebhook\x12&.shopbell.sender.v1.TestWebhookRequest\x1a'.shopbell.sender.v1.TestWebhookResponse\"K\xca\xe1\x18\x0ewebhooks:write\x82\xd3\xe4\x93\x023:\x01*\"./v1/shops/{shop_id}/webhooks/{webhook_id}:testB0Z.shopbell.dev/proto/shopbell/sender/v1;senderv1b\x06proto3"
 
 var (
 	file_shopbell_sender_v1_sender_proto_rawDescOnce sync.Once

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: shopbell/subscription/v1/subscription.proto
 
-// Webhooks and shops.
+// Webhooks, shops and their keys.
 
 package subscriptionv1
 
@@ -1158,11 +1158,351 @@ func (x *GetProfileRequest) GetName() string {
 	return ""
 }
 
+// A key to make.
+type CreateApiKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shop it opens.
+	ShopId string `protobuf:"bytes,1,opt,name=shop_id,json=shopId,proto3" json:"shop_id,omitempty"`
+	// The key: its scopes are required, unless it is for webhooks.
+	ApiKey        *v1.ApiKey `protobuf:"bytes,2,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateApiKeyRequest) Reset() {
+	*x = CreateApiKeyRequest{}
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateApiKeyRequest) ProtoMessage() {}
+
+func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_shopbell_subscription_v1_subscription_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CreateApiKeyRequest) GetShopId() string {
+	if x != nil {
+		return x.ShopId
+	}
+	return ""
+}
+
+func (x *CreateApiKeyRequest) GetApiKey() *v1.ApiKey {
+	if x != nil {
+		return x.ApiKey
+	}
+	return nil
+}
+
+// Whose keys to list.
+type ListApiKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shop.
+	ShopId        string `protobuf:"bytes,1,opt,name=shop_id,json=shopId,proto3" json:"shop_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListApiKeysRequest) Reset() {
+	*x = ListApiKeysRequest{}
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListApiKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListApiKeysRequest) ProtoMessage() {}
+
+func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
+	return file_shopbell_subscription_v1_subscription_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListApiKeysRequest) GetShopId() string {
+	if x != nil {
+		return x.ShopId
+	}
+	return ""
+}
+
+// A shop's keys.
+type ListApiKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of them.
+	ApiKeys       []*v1.ApiKey `protobuf:"bytes,1,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListApiKeysResponse) Reset() {
+	*x = ListApiKeysResponse{}
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListApiKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListApiKeysResponse) ProtoMessage() {}
+
+func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
+	return file_shopbell_subscription_v1_subscription_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListApiKeysResponse) GetApiKeys() []*v1.ApiKey {
+	if x != nil {
+		return x.ApiKeys
+	}
+	return nil
+}
+
+// Which key to read.
+type GetApiKeySecretRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shop.
+	ShopId string `protobuf:"bytes,1,opt,name=shop_id,json=shopId,proto3" json:"shop_id,omitempty"`
+	// The key.
+	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetApiKeySecretRequest) Reset() {
+	*x = GetApiKeySecretRequest{}
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetApiKeySecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetApiKeySecretRequest) ProtoMessage() {}
+
+func (x *GetApiKeySecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetApiKeySecretRequest.ProtoReflect.Descriptor instead.
+func (*GetApiKeySecretRequest) Descriptor() ([]byte, []int) {
+	return file_shopbell_subscription_v1_subscription_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GetApiKeySecretRequest) GetShopId() string {
+	if x != nil {
+		return x.ShopId
+	}
+	return ""
+}
+
+func (x *GetApiKeySecretRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+// A key for webhooks.
+type ApiKeySecret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key itself, as receivers see it.
+	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiKeySecret) Reset() {
+	*x = ApiKeySecret{}
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiKeySecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiKeySecret) ProtoMessage() {}
+
+func (x *ApiKeySecret) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiKeySecret.ProtoReflect.Descriptor instead.
+func (*ApiKeySecret) Descriptor() ([]byte, []int) {
+	return file_shopbell_subscription_v1_subscription_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ApiKeySecret) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// Which key to end.
+type DeleteApiKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shop.
+	ShopId string `protobuf:"bytes,1,opt,name=shop_id,json=shopId,proto3" json:"shop_id,omitempty"`
+	// The key.
+	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteApiKeyRequest) Reset() {
+	*x = DeleteApiKeyRequest{}
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteApiKeyRequest) ProtoMessage() {}
+
+func (x *DeleteApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*DeleteApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_shopbell_subscription_v1_subscription_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DeleteApiKeyRequest) GetShopId() string {
+	if x != nil {
+		return x.ShopId
+	}
+	return ""
+}
+
+func (x *DeleteApiKeyRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+// The answer to a deletion.
+type DeleteApiKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteApiKeyResponse) Reset() {
+	*x = DeleteApiKeyResponse{}
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteApiKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteApiKeyResponse) ProtoMessage() {}
+
+func (x *DeleteApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_subscription_v1_subscription_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*DeleteApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_shopbell_subscription_v1_subscription_proto_rawDescGZIP(), []int{26}
+}
+
 var File_shopbell_subscription_v1_subscription_proto protoreflect.FileDescriptor
 
 const file_shopbell_subscription_v1_subscription_proto_rawDesc = "" +
 	"\n" +
-	"+shopbell/subscription/v1/subscription.proto\x12\x18shopbell.subscription.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17shopbell/v1/event.proto\x1a\x16shopbell/v1/shop.proto\x1a\x19shopbell/v1/webhook.proto\"\x93\x01\n" +
+	"+shopbell/subscription/v1/subscription.proto\x12\x18shopbell.subscription.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x17shopbell/v1/event.proto\x1a\x15shopbell/v1/key.proto\x1a\x16shopbell/v1/shop.proto\x1a\x19shopbell/v1/webhook.proto\"\x93\x01\n" +
 	"\x14CreateWebhookRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x126\n" +
 	"\awebhook\x18\x02 \x01(\v2\x14.shopbell.v1.WebhookB\x06\xbaH\x03\xc8\x01\x01R\awebhook\"\xa2\x01\n" +
@@ -1241,25 +1581,45 @@ const file_shopbell_subscription_v1_subscription_proto_rawDesc = "" +
 	"\x14ListProfilesResponse\x120\n" +
 	"\bprofiles\x18\x01 \x03(\v2\x14.shopbell.v1.ProfileR\bprofiles\"0\n" +
 	"\x11GetProfileRequest\x12\x1b\n" +
-	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name2\xaf\x0f\n" +
-	"\x13SubscriptionService\x12\x84\x01\n" +
-	"\rCreateWebhook\x12..shopbell.subscription.v1.CreateWebhookRequest\x1a\x14.shopbell.v1.Webhook\"-\x82\xd3\xe4\x93\x02':\awebhook\"\x1c/v1/shops/{shop_id}/webhooks\x12\x93\x01\n" +
-	"\fListWebhooks\x12-.shopbell.subscription.v1.ListWebhooksRequest\x1a..shopbell.subscription.v1.ListWebhooksResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/shops/{shop_id}/webhooks\x12\x82\x01\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\"\x90\x01\n" +
+	"\x13CreateApiKeyRequest\x12C\n" +
+	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x124\n" +
+	"\aapi_key\x18\x02 \x01(\v2\x13.shopbell.v1.ApiKeyB\x06\xbaH\x03\xc8\x01\x01R\x06apiKey\"Y\n" +
+	"\x12ListApiKeysRequest\x12C\n" +
+	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\"E\n" +
+	"\x13ListApiKeysResponse\x12.\n" +
+	"\bapi_keys\x18\x01 \x03(\v2\x13.shopbell.v1.ApiKeyR\aapiKeys\"}\n" +
+	"\x16GetApiKeySecretRequest\x12C\n" +
+	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\x1e\n" +
+	"\x06key_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05keyId\" \n" +
+	"\fApiKeySecret\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"z\n" +
+	"\x13DeleteApiKeyRequest\x12C\n" +
+	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\x1e\n" +
+	"\x06key_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05keyId\"\x16\n" +
+	"\x14DeleteApiKeyResponse2\x92\x16\n" +
+	"\x13SubscriptionService\x12\x96\x01\n" +
+	"\rCreateWebhook\x12..shopbell.subscription.v1.CreateWebhookRequest\x1a\x14.shopbell.v1.Webhook\"?\xca\xe1\x18\x0ewebhooks:write\x82\xd3\xe4\x93\x02':\awebhook\"\x1c/v1/shops/{shop_id}/webhooks\x12\xa4\x01\n" +
+	"\fListWebhooks\x12-.shopbell.subscription.v1.ListWebhooksRequest\x1a..shopbell.subscription.v1.ListWebhooksResponse\"5\xca\xe1\x18\rwebhooks:read\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/shops/{shop_id}/webhooks\x12\x93\x01\n" +
 	"\n" +
-	"GetWebhook\x12+.shopbell.subscription.v1.GetWebhookRequest\x1a\x14.shopbell.v1.Webhook\"1\x82\xd3\xe4\x93\x02+\x12)/v1/shops/{shop_id}/webhooks/{webhook_id}\x12\x91\x01\n" +
-	"\rUpdateWebhook\x12..shopbell.subscription.v1.UpdateWebhookRequest\x1a\x14.shopbell.v1.Webhook\":\x82\xd3\xe4\x93\x024:\awebhook2)/v1/shops/{shop_id}/webhooks/{webhook_id}\x12\xa3\x01\n" +
-	"\rDeleteWebhook\x12..shopbell.subscription.v1.DeleteWebhookRequest\x1a/.shopbell.subscription.v1.DeleteWebhookResponse\"1\x82\xd3\xe4\x93\x02+*)/v1/shops/{shop_id}/webhooks/{webhook_id}\x12\xa8\x01\n" +
-	"\x10GetWebhookSecret\x121.shopbell.subscription.v1.GetWebhookSecretRequest\x1a'.shopbell.subscription.v1.WebhookSecret\"8\x82\xd3\xe4\x93\x022\x120/v1/shops/{shop_id}/webhooks/{webhook_id}/secret\x12\xaa\x01\n" +
-	"\fRotateSecret\x12-.shopbell.subscription.v1.RotateSecretRequest\x1a'.shopbell.subscription.v1.WebhookSecret\"B\x82\xd3\xe4\x93\x02<:\x01*\"7/v1/shops/{shop_id}/webhooks/{webhook_id}:rotate_secret\x12\x92\x01\n" +
-	"\rEnableWebhook\x12..shopbell.subscription.v1.EnableWebhookRequest\x1a\x14.shopbell.v1.Webhook\";\x82\xd3\xe4\x93\x025:\x01*\"0/v1/shops/{shop_id}/webhooks/{webhook_id}:enable\x12\x95\x01\n" +
-	"\x0eDisableWebhook\x12/.shopbell.subscription.v1.DisableWebhookRequest\x1a\x14.shopbell.v1.Webhook\"<\x82\xd3\xe4\x93\x026:\x01*\"1/v1/shops/{shop_id}/webhooks/{webhook_id}:disable\x12m\n" +
-	"\fExplainEvent\x12-.shopbell.subscription.v1.ExplainEventRequest\x1a..shopbell.subscription.v1.ExplainEventResponse\x12c\n" +
-	"\aGetShop\x12(.shopbell.subscription.v1.GetShopRequest\x1a\x11.shopbell.v1.Shop\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/shops/{shop_id}\x12o\n" +
+	"GetWebhook\x12+.shopbell.subscription.v1.GetWebhookRequest\x1a\x14.shopbell.v1.Webhook\"B\xca\xe1\x18\rwebhooks:read\x82\xd3\xe4\x93\x02+\x12)/v1/shops/{shop_id}/webhooks/{webhook_id}\x12\xa3\x01\n" +
+	"\rUpdateWebhook\x12..shopbell.subscription.v1.UpdateWebhookRequest\x1a\x14.shopbell.v1.Webhook\"L\xca\xe1\x18\x0ewebhooks:write\x82\xd3\xe4\x93\x024:\awebhook2)/v1/shops/{shop_id}/webhooks/{webhook_id}\x12\xb5\x01\n" +
+	"\rDeleteWebhook\x12..shopbell.subscription.v1.DeleteWebhookRequest\x1a/.shopbell.subscription.v1.DeleteWebhookResponse\"C\xca\xe1\x18\x0ewebhooks:write\x82\xd3\xe4\x93\x02+*)/v1/shops/{shop_id}/webhooks/{webhook_id}\x12\xba\x01\n" +
+	"\x10GetWebhookSecret\x121.shopbell.subscription.v1.GetWebhookSecretRequest\x1a'.shopbell.subscription.v1.WebhookSecret\"J\xca\xe1\x18\x0ewebhooks:write\x82\xd3\xe4\x93\x022\x120/v1/shops/{shop_id}/webhooks/{webhook_id}/secret\x12\xbc\x01\n" +
+	"\fRotateSecret\x12-.shopbell.subscription.v1.RotateSecretRequest\x1a'.shopbell.subscription.v1.WebhookSecret\"T\xca\xe1\x18\x0ewebhooks:write\x82\xd3\xe4\x93\x02<:\x01*\"7/v1/shops/{shop_id}/webhooks/{webhook_id}:rotate_secret\x12\xa4\x01\n" +
+	"\rEnableWebhook\x12..shopbell.subscription.v1.EnableWebhookRequest\x1a\x14.shopbell.v1.Webhook\"M\xca\xe1\x18\x0ewebhooks:write\x82\xd3\xe4\x93\x025:\x01*\"0/v1/shops/{shop_id}/webhooks/{webhook_id}:enable\x12\xa7\x01\n" +
+	"\x0eDisableWebhook\x12/.shopbell.subscription.v1.DisableWebhookRequest\x1a\x14.shopbell.v1.Webhook\"N\xca\xe1\x18\x0ewebhooks:write\x82\xd3\xe4\x93\x026:\x01*\"1/v1/shops/{shop_id}/webhooks/{webhook_id}:disable\x12\x80\x01\n" +
+	"\fExplainEvent\x12-.shopbell.subscription.v1.ExplainEventRequest\x1a..shopbell.subscription.v1.ExplainEventResponse\"\x11\xca\xe1\x18\rwebhooks:read\x12t\n" +
+	"\aGetShop\x12(.shopbell.subscription.v1.GetShopRequest\x1a\x11.shopbell.v1.Shop\",\xca\xe1\x18\rwebhooks:read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/shops/{shop_id}\x12x\n" +
 	"\n" +
-	"UpdateShop\x12+.shopbell.subscription.v1.UpdateShopRequest\x1a\x11.shopbell.v1.Shop\"!\x82\xd3\xe4\x93\x02\x1b:\x04shop2\x13/v1/shops/{shop_id}\x12\x83\x01\n" +
-	"\fListProfiles\x12-.shopbell.subscription.v1.ListProfilesRequest\x1a..shopbell.subscription.v1.ListProfilesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/profiles\x12l\n" +
+	"UpdateShop\x12+.shopbell.subscription.v1.UpdateShopRequest\x1a\x11.shopbell.v1.Shop\"*\xca\xe1\x18\x05admin\x82\xd3\xe4\x93\x02\x1b:\x04shop2\x13/v1/shops/{shop_id}\x12\x8a\x01\n" +
+	"\fCreateApiKey\x12-.shopbell.subscription.v1.CreateApiKeyRequest\x1a\x13.shopbell.v1.ApiKey\"6\xca\xe1\x18\x05admin\x82\xd3\xe4\x93\x02':\aapi_key\"\x1c/v1/shops/{shop_id}/api_keys\x12\x99\x01\n" +
+	"\vListApiKeys\x12,.shopbell.subscription.v1.ListApiKeysRequest\x1a-.shopbell.subscription.v1.ListApiKeysResponse\"-\xca\xe1\x18\x05admin\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/shops/{shop_id}/api_keys\x12\xb3\x01\n" +
+	"\x0fGetApiKeySecret\x120.shopbell.subscription.v1.GetApiKeySecretRequest\x1a&.shopbell.subscription.v1.ApiKeySecret\"F\xca\xe1\x18\x0ewebhooks:write\x82\xd3\xe4\x93\x02.\x12,/v1/shops/{shop_id}/api_keys/{key_id}/secret\x12\xa5\x01\n" +
+	"\fDeleteApiKey\x12-.shopbell.subscription.v1.DeleteApiKeyRequest\x1a..shopbell.subscription.v1.DeleteApiKeyResponse\"6\xca\xe1\x18\x05admin\x82\xd3\xe4\x93\x02'*%/v1/shops/{shop_id}/api_keys/{key_id}\x12\x8a\x01\n" +
+	"\fListProfiles\x12-.shopbell.subscription.v1.ListProfilesRequest\x1a..shopbell.subscription.v1.ListProfilesResponse\"\x1b\xca\xe1\x18\x03any\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/profiles\x12s\n" +
 	"\n" +
-	"GetProfile\x12+.shopbell.subscription.v1.GetProfileRequest\x1a\x14.shopbell.v1.Profile\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/profiles/{name}B<Z:shopbell.dev/proto/shopbell/subscription/v1;subscriptionv1b\x06proto3"
+	"GetProfile\x12+.shopbell.subscription.v1.GetProfileRequest\x1a\x14.shopbell.v1.Profile\"\"\xca\xe1\x18\x03any\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/profiles/{name}B<Z:shopbell.dev/proto/shopbell/subscription/v1;subscriptionv1b\x06proto3"
 
 var (
 	file_shopbell_subscription_v1_subscription_proto_rawDescOnce sync.Once
@@ -1273,7 +1633,7 @@ func file_shopbell_subscription_v1_subscription_proto_rawDescGZIP() []byte {
 	return file_shopbell_subscription_v1_subscription_proto_rawDescData
 }
 
-var file_shopbell_subscription_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_shopbell_subscription_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_shopbell_subscription_v1_subscription_proto_goTypes = []any{
 	(*CreateWebhookRequest)(nil),    // 0: shopbell.subscription.v1.CreateWebhookRequest
 	(*ListWebhooksRequest)(nil),     // 1: shopbell.subscription.v1.ListWebhooksRequest
@@ -1295,61 +1655,79 @@ var file_shopbell_subscription_v1_subscription_proto_goTypes = []any{
 	(*ListProfilesRequest)(nil),     // 17: shopbell.subscription.v1.ListProfilesRequest
 	(*ListProfilesResponse)(nil),    // 18: shopbell.subscription.v1.ListProfilesResponse
 	(*GetProfileRequest)(nil),       // 19: shopbell.subscription.v1.GetProfileRequest
-	(*v1.Webhook)(nil),              // 20: shopbell.v1.Webhook
-	(*fieldmaskpb.FieldMask)(nil),   // 21: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),   // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 23: google.protobuf.Duration
-	(*v1.Event)(nil),                // 24: shopbell.v1.Event
-	(*v1.Considered)(nil),           // 25: shopbell.v1.Considered
-	(*v1.Shop)(nil),                 // 26: shopbell.v1.Shop
-	(*v1.Profile)(nil),              // 27: shopbell.v1.Profile
+	(*CreateApiKeyRequest)(nil),     // 20: shopbell.subscription.v1.CreateApiKeyRequest
+	(*ListApiKeysRequest)(nil),      // 21: shopbell.subscription.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),     // 22: shopbell.subscription.v1.ListApiKeysResponse
+	(*GetApiKeySecretRequest)(nil),  // 23: shopbell.subscription.v1.GetApiKeySecretRequest
+	(*ApiKeySecret)(nil),            // 24: shopbell.subscription.v1.ApiKeySecret
+	(*DeleteApiKeyRequest)(nil),     // 25: shopbell.subscription.v1.DeleteApiKeyRequest
+	(*DeleteApiKeyResponse)(nil),    // 26: shopbell.subscription.v1.DeleteApiKeyResponse
+	(*v1.Webhook)(nil),              // 27: shopbell.v1.Webhook
+	(*fieldmaskpb.FieldMask)(nil),   // 28: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 30: google.protobuf.Duration
+	(*v1.Event)(nil),                // 31: shopbell.v1.Event
+	(*v1.Considered)(nil),           // 32: shopbell.v1.Considered
+	(*v1.Shop)(nil),                 // 33: shopbell.v1.Shop
+	(*v1.Profile)(nil),              // 34: shopbell.v1.Profile
+	(*v1.ApiKey)(nil),               // 35: shopbell.v1.ApiKey
 }
 var file_shopbell_subscription_v1_subscription_proto_depIdxs = []int32{
-	20, // 0: shopbell.subscription.v1.CreateWebhookRequest.webhook:type_name -> shopbell.v1.Webhook
-	20, // 1: shopbell.subscription.v1.ListWebhooksResponse.webhooks:type_name -> shopbell.v1.Webhook
-	20, // 2: shopbell.subscription.v1.UpdateWebhookRequest.webhook:type_name -> shopbell.v1.Webhook
-	21, // 3: shopbell.subscription.v1.UpdateWebhookRequest.update_mask:type_name -> google.protobuf.FieldMask
+	27, // 0: shopbell.subscription.v1.CreateWebhookRequest.webhook:type_name -> shopbell.v1.Webhook
+	27, // 1: shopbell.subscription.v1.ListWebhooksResponse.webhooks:type_name -> shopbell.v1.Webhook
+	27, // 2: shopbell.subscription.v1.UpdateWebhookRequest.webhook:type_name -> shopbell.v1.Webhook
+	28, // 3: shopbell.subscription.v1.UpdateWebhookRequest.update_mask:type_name -> google.protobuf.FieldMask
 	9,  // 4: shopbell.subscription.v1.WebhookSecret.old:type_name -> shopbell.subscription.v1.OldSecret
-	22, // 5: shopbell.subscription.v1.OldSecret.expires_at:type_name -> google.protobuf.Timestamp
-	23, // 6: shopbell.subscription.v1.RotateSecretRequest.overlap:type_name -> google.protobuf.Duration
-	24, // 7: shopbell.subscription.v1.ExplainEventRequest.event:type_name -> shopbell.v1.Event
-	25, // 8: shopbell.subscription.v1.ExplainEventResponse.considered:type_name -> shopbell.v1.Considered
-	26, // 9: shopbell.subscription.v1.UpdateShopRequest.shop:type_name -> shopbell.v1.Shop
-	21, // 10: shopbell.subscription.v1.UpdateShopRequest.update_mask:type_name -> google.protobuf.FieldMask
-	27, // 11: shopbell.subscription.v1.ListProfilesResponse.profiles:type_name -> shopbell.v1.Profile
-	0,  // 12: shopbell.subscription.v1.SubscriptionService.CreateWebhook:input_type -> shopbell.subscription.v1.CreateWebhookRequest
-	1,  // 13: shopbell.subscription.v1.SubscriptionService.ListWebhooks:input_type -> shopbell.subscription.v1.ListWebhooksRequest
-	3,  // 14: shopbell.subscription.v1.SubscriptionService.GetWebhook:input_type -> shopbell.subscription.v1.GetWebhookRequest
-	4,  // 15: shopbell.subscription.v1.SubscriptionService.UpdateWebhook:input_type -> shopbell.subscription.v1.UpdateWebhookRequest
-	5,  // 16: shopbell.subscription.v1.SubscriptionService.DeleteWebhook:input_type -> shopbell.subscription.v1.DeleteWebhookRequest
-	7,  // 17: shopbell.subscription.v1.SubscriptionService.GetWebhookSecret:input_type -> shopbell.subscription.v1.GetWebhookSecretRequest
-	10, // 18: shopbell.subscription.v1.SubscriptionService.RotateSecret:input_type -> shopbell.subscription.v1.RotateSecretRequest
-	11, // 19: shopbell.subscription.v1.SubscriptionService.EnableWebhook:input_type -> shopbell.subscription.v1.EnableWebhookRequest
-	12, // 20: shopbell.subscription.v1.SubscriptionService.DisableWebhook:input_type -> shopbell.subscription.v1.DisableWebhookRequest
-	13, // 21: shopbell.subscription.v1.SubscriptionService.ExplainEvent:input_type -> shopbell.subscription.v1.ExplainEventRequest
-	15, // 22: shopbell.subscription.v1.SubscriptionService.GetShop:input_type -> shopbell.subscription.v1.GetShopRequest
-	16, // 23: shopbell.subscription.v1.SubscriptionService.UpdateShop:input_type -> shopbell.subscription.v1.UpdateShopRequest
-	17, // 24: shopbell.subscription.v1.SubscriptionService.ListProfiles:input_type -> shopbell.subscription.v1.ListProfilesRequest
-	19, // 25: shopbell.subscription.v1.SubscriptionService.GetProfile:input_type -> shopbell.subscription.v1.GetProfileRequest
-	20, // 26: shopbell.subscription.v1.SubscriptionService.CreateWebhook:output_type -> shopbell.v1.Webhook
-	2,  // 27: shopbell.subscription.v1.SubscriptionService.ListWebhooks:output_type -> shopbell.subscription.v1.ListWebhooksResponse
-	20, // 28: shopbell.subscription.v1.SubscriptionService.GetWebhook:output_type -> shopbell.v1.Webhook
-	20, // 29: shopbell.subscription.v1.SubscriptionService.UpdateWebhook:output_type -> shopbell.v1.Webhook
-	6,  // 30: shopbell.subscription.v1.SubscriptionService.DeleteWebhook:output_type -> shopbell.subscription.v1.DeleteWebhookResponse
-	8,  // 31: shopbell.subscription.v1.SubscriptionService.GetWebhookSecret:output_type -> shopbell.subscription.v1.WebhookSecret
-	8,  // 32: shopbell.subscription.v1.SubscriptionService.RotateSecret:output_type -> shopbell.subscription.v1.WebhookSecret
-	20, // 33: shopbell.subscription.v1.SubscriptionService.EnableWebhook:output_type -> shopbell.v1.Webhook
-	20, // 34: shopbell.subscription.v1.SubscriptionService.DisableWebhook:output_type -> shopbell.v1.Webhook
-	14, // 35: shopbell.subscription.v1.SubscriptionService.ExplainEvent:output_type -> shopbell.subscription.v1.ExplainEventResponse
-	26, // 36: shopbell.subscription.v1.SubscriptionService.GetShop:output_type -> shopbell.v1.Shop
-	26, // 37: shopbell.subscription.v1.SubscriptionService.UpdateShop:output_type -> shopbell.v1.Shop
-	18, // 38: shopbell.subscription.v1.SubscriptionService.ListProfiles:output_type -> shopbell.subscription.v1.ListProfilesResponse
-	27, // 39: shopbell.subscription.v1.SubscriptionService.GetProfile:output_type -> shopbell.v1.Profile
-	26, // [26:40] is the sub-list for method output_type
-	12, // [12:26] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	29, // 5: shopbell.subscription.v1.OldSecret.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 6: shopbell.subscription.v1.RotateSecretRequest.overlap:type_name -> google.protobuf.Duration
+	31, // 7: shopbell.subscription.v1.ExplainEventRequest.event:type_name -> shopbell.v1.Event
+	32, // 8: shopbell.subscription.v1.ExplainEventResponse.considered:type_name -> shopbell.v1.Considered
+	33, // 9: shopbell.subscription.v1.UpdateShopRequest.shop:type_name -> shopbell.v1.Shop
+	28, // 10: shopbell.subscription.v1.UpdateShopRequest.update_mask:type_name -> google.protobuf.FieldMask
+	34, // 11: shopbell.subscription.v1.ListProfilesResponse.profiles:type_name -> shopbell.v1.Profile
+	35, // 12: shopbell.subscription.v1.CreateApiKeyRequest.api_key:type_name -> shopbell.v1.ApiKey
+	35, // 13: shopbell.subscription.v1.ListApiKeysResponse.api_keys:type_name -> shopbell.v1.ApiKey
+	0,  // 14: shopbell.subscription.v1.SubscriptionService.CreateWebhook:input_type -> shopbell.subscription.v1.CreateWebhookRequest
+	1,  // 15: shopbell.subscription.v1.SubscriptionService.ListWebhooks:input_type -> shopbell.subscription.v1.ListWebhooksRequest
+	3,  // 16: shopbell.subscription.v1.SubscriptionService.GetWebhook:input_type -> shopbell.subscription.v1.GetWebhookRequest
+	4,  // 17: shopbell.subscription.v1.SubscriptionService.UpdateWebhook:input_type -> shopbell.subscription.v1.UpdateWebhookRequest
+	5,  // 18: shopbell.subscription.v1.SubscriptionService.DeleteWebhook:input_type -> shopbell.subscription.v1.DeleteWebhookRequest
+	7,  // 19: shopbell.subscription.v1.SubscriptionService.GetWebhookSecret:input_type -> shopbell.subscription.v1.GetWebhookSecretRequest
+	10, // 20: shopbell.subscription.v1.SubscriptionService.RotateSecret:input_type -> shopbell.subscription.v1.RotateSecretRequest
+	11, // 21: shopbell.subscription.v1.SubscriptionService.EnableWebhook:input_type -> shopbell.subscription.v1.EnableWebhookRequest
+	12, // 22: shopbell.subscription.v1.SubscriptionService.DisableWebhook:input_type -> shopbell.subscription.v1.DisableWebhookRequest
+	13, // 23: shopbell.subscription.v1.SubscriptionService.ExplainEvent:input_type -> shopbell.subscription.v1.ExplainEventRequest
+	15, // 24: shopbell.subscription.v1.SubscriptionService.GetShop:input_type -> shopbell.subscription.v1.GetShopRequest
+	16, // 25: shopbell.subscription.v1.SubscriptionService.UpdateShop:input_type -> shopbell.subscription.v1.UpdateShopRequest
+	20, // 26: shopbell.subscription.v1.SubscriptionService.CreateApiKey:input_type -> shopbell.subscription.v1.CreateApiKeyRequest
+	21, // 27: shopbell.subscription.v1.SubscriptionService.ListApiKeys:input_type -> shopbell.subscription.v1.ListApiKeysRequest
+	23, // 28: shopbell.subscription.v1.SubscriptionService.GetApiKeySecret:input_type -> shopbell.subscription.v1.GetApiKeySecretRequest
+	25, // 29: shopbell.subscription.v1.SubscriptionService.DeleteApiKey:input_type -> shopbell.subscription.v1.DeleteApiKeyRequest
+	17, // 30: shopbell.subscription.v1.SubscriptionService.ListProfiles:input_type -> shopbell.subscription.v1.ListProfilesRequest
+	19, // 31: shopbell.subscription.v1.SubscriptionService.GetProfile:input_type -> shopbell.subscription.v1.GetProfileRequest
+	27, // 32: shopbell.subscription.v1.SubscriptionService.CreateWebhook:output_type -> shopbell.v1.Webhook
+	2,  // 33: shopbell.subscription.v1.SubscriptionService.ListWebhooks:output_type -> shopbell.subscription.v1.ListWebhooksResponse
+	27, // 34: shopbell.subscription.v1.SubscriptionService.GetWebhook:output_type -> shopbell.v1.Webhook
+	27, // 35: shopbell.subscription.v1.SubscriptionService.UpdateWebhook:output_type -> shopbell.v1.Webhook
+	6,  // 36: shopbell.subscription.v1.SubscriptionService.DeleteWebhook:output_type -> shopbell.subscription.v1.DeleteWebhookResponse
+	8,  // 37: shopbell.subscription.v1.SubscriptionService.GetWebhookSecret:output_type -> shopbell.subscription.v1.WebhookSecret
+	8,  // 38: shopbell.subscription.v1.SubscriptionService.RotateSecret:output_type -> shopbell.subscription.v1.WebhookSecret
+	27, // 39: shopbell.subscription.v1.SubscriptionService.EnableWebhook:output_type -> shopbell.v1.Webhook
+	27, // 40: shopbell.subscription.v1.SubscriptionService.DisableWebhook:output_type -> shopbell.v1.Webhook
+	14, // 41: shopbell.subscription.v1.SubscriptionService.ExplainEvent:output_type -> shopbell.subscription.v1.ExplainEventResponse
+	33, // 42: shopbell.subscription.v1.SubscriptionService.GetShop:output_type -> shopbell.v1.Shop
+	33, // 43: shopbell.subscription.v1.SubscriptionService.UpdateShop:output_type -> shopbell.v1.Shop
+	35, // 44: shopbell.subscription.v1.SubscriptionService.CreateApiKey:output_type -> shopbell.v1.ApiKey
+	22, // 45: shopbell.subscription.v1.SubscriptionService.ListApiKeys:output_type -> shopbell.subscription.v1.ListApiKeysResponse
+	24, // 46: shopbell.subscription.v1.SubscriptionService.GetApiKeySecret:output_type -> shopbell.subscription.v1.ApiKeySecret
+	26, // 47: shopbell.subscription.v1.SubscriptionService.DeleteApiKey:output_type -> shopbell.subscription.v1.DeleteApiKeyResponse
+	18, // 48: shopbell.subscription.v1.SubscriptionService.ListProfiles:output_type -> shopbell.subscription.v1.ListProfilesResponse
+	34, // 49: shopbell.subscription.v1.SubscriptionService.GetProfile:output_type -> shopbell.v1.Profile
+	32, // [32:50] is the sub-list for method output_type
+	14, // [14:32] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_subscription_v1_subscription_proto_init() }
@@ -1363,7 +1741,7 @@ func file_shopbell_subscription_v1_subscription_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_subscription_v1_subscription_proto_rawDesc), len(file_shopbell_subscription_v1_subscription_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: shopbell/subscription/v1/subscription.proto
 
-// Webhooks and shops.
+// Webhooks, shops and their keys.
 
 package subscriptionv1
 
@@ -34,6 +34,10 @@ const (
 	SubscriptionService_ExplainEvent_FullMethodName     = "/shopbell.subscription.v1.SubscriptionService/ExplainEvent"
 	SubscriptionService_GetShop_FullMethodName          = "/shopbell.subscription.v1.SubscriptionService/GetShop"
 	SubscriptionService_UpdateShop_FullMethodName       = "/shopbell.subscription.v1.SubscriptionService/UpdateShop"
+	SubscriptionService_CreateApiKey_FullMethodName     = "/shopbell.subscription.v1.SubscriptionService/CreateApiKey"
+	SubscriptionService_ListApiKeys_FullMethodName      = "/shopbell.subscription.v1.SubscriptionService/ListApiKeys"
+	SubscriptionService_GetApiKeySecret_FullMethodName  = "/shopbell.subscription.v1.SubscriptionService/GetApiKeySecret"
+	SubscriptionService_DeleteApiKey_FullMethodName     = "/shopbell.subscription.v1.SubscriptionService/DeleteApiKey"
 	SubscriptionService_ListProfiles_FullMethodName     = "/shopbell.subscription.v1.SubscriptionService/ListProfiles"
 	SubscriptionService_GetProfile_FullMethodName       = "/shopbell.subscription.v1.SubscriptionService/GetProfile"
 )
@@ -42,10 +46,11 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// SubscriptionService keeps webhooks and the shops' settings, and says which webhooks an event goes to.
+// SubscriptionService keeps webhooks, the shops' settings and their keys, and says which webhooks an event goes to.
 //
 // Errors, everywhere: INVALID_ARGUMENT with the field and what is wrong with it; NOT_FOUND for a webhook that is not
-// in this shop; ABORTED for an etag that is old (read the webhook again, then change it).
+// in this shop, and for a shop that the caller's key is not of; ABORTED for an etag that is old (read the webhook again,
+// then change it).
 type SubscriptionServiceClient interface {
 	// CreateWebhook registers a webhook and generates its secret.
 	CreateWebhook(ctx context.Context, in *CreateWebhookRequest, opts ...grpc.CallOption) (*v1.Webhook, error)
@@ -72,6 +77,17 @@ type SubscriptionServiceClient interface {
 	GetShop(ctx context.Context, in *GetShopRequest, opts ...grpc.CallOption) (*v1.Shop, error)
 	// UpdateShop changes the settings that are given, and no others.
 	UpdateShop(ctx context.Context, in *UpdateShopRequest, opts ...grpc.CallOption) (*v1.Shop, error)
+	// CreateApiKey makes a key of a shop. Its answer is the only one that holds the key itself.
+	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*v1.ApiKey, error)
+	// ListApiKeys lists a shop's keys, without the keys themselves: the one that every shop has for webhooks first, the
+	// others in the order in which they were made.
+	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
+	// GetApiKeySecret reads a key for webhooks, so that its receivers can be told. Errors: FAILED_PRECONDITION for a key
+	// for access, of which Shopbell keeps no more than a hash.
+	GetApiKeySecret(ctx context.Context, in *GetApiKeySecretRequest, opts ...grpc.CallOption) (*ApiKeySecret, error)
+	// DeleteApiKey ends a key: within moments it opens nothing any more, in any room. A key that webhooks send is not
+	// deleted: FAILED_PRECONDITION names them.
+	DeleteApiKey(ctx context.Context, in *DeleteApiKeyRequest, opts ...grpc.CallOption) (*DeleteApiKeyResponse, error)
 	// ListProfiles lists the presets.
 	ListProfiles(ctx context.Context, in *ListProfilesRequest, opts ...grpc.CallOption) (*ListProfilesResponse, error)
 	// GetProfile reads one preset.
@@ -206,6 +222,46 @@ func (c *subscriptionServiceClient) UpdateShop(ctx context.Context, in *UpdateSh
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*v1.ApiKey, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ApiKey)
+	err := c.cc.Invoke(ctx, SubscriptionService_CreateApiKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListApiKeysResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_ListApiKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) GetApiKeySecret(ctx context.Context, in *GetApiKeySecretRequest, opts ...grpc.CallOption) (*ApiKeySecret, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApiKeySecret)
+	err := c.cc.Invoke(ctx, SubscriptionService_GetApiKeySecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) DeleteApiKey(ctx context.Context, in *DeleteApiKeyRequest, opts ...grpc.CallOption) (*DeleteApiKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteApiKeyResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_DeleteApiKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *subscriptionServiceClient) ListProfiles(ctx context.Context, in *ListProfilesRequest, opts ...grpc.CallOption) (*ListProfilesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListProfilesResponse)
@@ -230,10 +286,11 @@ func (c *subscriptionServiceClient) GetProfile(ctx context.Context, in *GetProfi
 // All implementations must embed UnimplementedSubscriptionServiceServer
 // for forward compatibility.
 //
-// SubscriptionService keeps webhooks and the shops' settings, and says which webhooks an event goes to.
+// SubscriptionService keeps webhooks, the shops' settings and their keys, and says which webhooks an event goes to.
 //
 // Errors, everywhere: INVALID_ARGUMENT with the field and what is wrong with it; NOT_FOUND for a webhook that is not
-// in this shop; ABORTED for an etag that is old (read the webhook again, then change it).
+// in this shop, and for a shop that the caller's key is not of; ABORTED for an etag that is old (read the webhook again,
+// then change it).
 type SubscriptionServiceServer interface {
 	// CreateWebhook registers a webhook and generates its secret.
 	CreateWebhook(context.Context, *CreateWebhookRequest) (*v1.Webhook, error)
@@ -260,6 +317,17 @@ type SubscriptionServiceServer interface {
 	GetShop(context.Context, *GetShopRequest) (*v1.Shop, error)
 	// UpdateShop changes the settings that are given, and no others.
 	UpdateShop(context.Context, *UpdateShopRequest) (*v1.Shop, error)
+	// CreateApiKey makes a key of a shop. Its answer is the only one that holds the key itself.
+	CreateApiKey(context.Context, *CreateApiKeyRequest) (*v1.ApiKey, error)
+	// ListApiKeys lists a shop's keys, without the keys themselves: the one that every shop has for webhooks first, the
+	// others in the order in which they were made.
+	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
+	// GetApiKeySecret reads a key for webhooks, so that its receivers can be told. Errors: FAILED_PRECONDITION for a key
+	// for access, of which Shopbell keeps no more than a hash.
+	GetApiKeySecret(context.Context, *GetApiKeySecretRequest) (*ApiKeySecret, error)
+	// DeleteApiKey ends a key: within moments it opens nothing any more, in any room. A key that webhooks send is not
+	// deleted: FAILED_PRECONDITION names them.
+	DeleteApiKey(context.Context, *DeleteApiKeyRequest) (*DeleteApiKeyResponse, error)
 	// ListProfiles lists the presets.
 	ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error)
 	// GetProfile reads one preset.
@@ -309,6 +377,18 @@ func (UnimplementedSubscriptionServiceServer) GetShop(context.Context, *GetShopR
 }
 func (UnimplementedSubscriptionServiceServer) UpdateShop(context.Context, *UpdateShopRequest) (*v1.Shop, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateShop not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) CreateApiKey(context.Context, *CreateApiKeyRequest) (*v1.ApiKey, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateApiKey not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListApiKeys not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) GetApiKeySecret(context.Context, *GetApiKeySecretRequest) (*ApiKeySecret, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetApiKeySecret not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) DeleteApiKey(context.Context, *DeleteApiKeyRequest) (*DeleteApiKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteApiKey not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListProfiles not implemented")
@@ -553,6 +633,78 @@ func _SubscriptionService_UpdateShop_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_CreateApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateApiKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).CreateApiKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_CreateApiKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).CreateApiKey(ctx, req.(*CreateApiKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_ListApiKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListApiKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).ListApiKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_ListApiKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).ListApiKeys(ctx, req.(*ListApiKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_GetApiKeySecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetApiKeySecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).GetApiKeySecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_GetApiKeySecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).GetApiKeySecret(ctx, req.(*GetApiKeySecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_DeleteApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteApiKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).DeleteApiKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_DeleteApiKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).DeleteApiKey(ctx, req.(*DeleteApiKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SubscriptionService_ListProfiles_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListProfilesRequest)
 	if err := dec(in); err != nil {
@@ -643,6 +795,22 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateShop",
 			Handler:    _SubscriptionService_UpdateShop_Handler,
+		},
+		{
+			MethodName: "CreateApiKey",
+			Handler:    _SubscriptionService_CreateApiKey_Handler,
+		},
+		{
+			MethodName: "ListApiKeys",
+			Handler:    _SubscriptionService_ListApiKeys_Handler,
+		},
+		{
+			MethodName: "GetApiKeySecret",
+			Handler:    _SubscriptionService_GetApiKeySecret_Handler,
+		},
+		{
+			MethodName: "DeleteApiKey",
+			Handler:    _SubscriptionService_DeleteApiKey_Handler,
 		},
 		{
 			MethodName: "ListProfiles",
