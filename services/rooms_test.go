@@ -17,10 +17,11 @@ import (
 // own.
 var levels = [][]string{
 	{"fault", "id", "signature", "expression", "xmlbody", "telemetry"},
-	{"contract", "address", "config", "rpc"},
+	{"contract", "address", "config"},
 	{"event", "notice", "profile", "bus"},
 	{"bus/bustest"}, // for tests alone
-	{"shop", "webhook"},
+	{"shop", "webhook", "key"},
+	{"rpc"},
 	{"run"},
 }
 

@@ -4,7 +4,6 @@ package rpc
 import (
 	"bytes"
 	"context"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -19,7 +18,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -27,27 +25,6 @@ import (
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/id"
 )
-
-// Keys says who may call. Its zero value lets everybody in.
-type Keys struct{ operator string }
-
-// NewKeys lets in whoever has the operator's key; an empty one lets everybody in.
-func NewKeys(operator string) Keys { return Keys{operator} }
-
-// errKey is what a caller without a good key is told.
-var errKey = fault.New(fault.Unknown, "no key, or not a known one: send the header \"Authorization: Bearer <key>\"")
-
-// Check says whether the value of an authorization header opens the door.
-func (k Keys) Check(authorization string) error {
-	if k.operator == "" {
-		return nil
-	}
-	scheme, key, _ := strings.Cut(authorization, " ")
-	if !strings.EqualFold(scheme, "bearer") || subtle.ConstantTimeCompare([]byte(strings.TrimSpace(key)), []byte(k.operator)) != 1 {
-		return errKey
-	}
-	return nil
-}
 
 // maxMessage is the largest gRPC message: a batch of events.
 const maxMessage = 64 << 20
@@ -76,17 +53,6 @@ type guard struct {
 // open are the methods that need no key: health checks and reflection tell nothing of any shop.
 func open(method string) bool { return strings.HasPrefix(method, "/grpc.") }
 
-func (g guard) enter(ctx context.Context, method string) error {
-	if open(method) {
-		return nil
-	}
-	authorization := ""
-	if v := metadata.ValueFromIncomingContext(ctx, "authorization"); len(v) > 0 {
-		authorization = v[0]
-	}
-	return g.keys.Check(authorization)
-}
-
 func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -94,13 +60,20 @@ func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, n
 		}
 		err = g.leave(ctx, info.FullMethod, err)
 	}()
-	if err := g.enter(ctx, info.FullMethod); err != nil {
+	if open(info.FullMethod) {
+		return next(ctx, req)
+	}
+	who, err := g.keys.identify(authorization(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if err := who.mayCall(info.FullMethod, req); err != nil {
 		return nil, err
 	}
 	if err := g.valid(req); err != nil {
 		return nil, err
 	}
-	return next(ctx, req)
+	return next(with(ctx, who), req)
 }
 
 func (g guard) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
@@ -110,10 +83,46 @@ func (g guard) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo,
 		}
 		err = g.leave(s.Context(), info.FullMethod, err)
 	}()
-	if err := g.enter(s.Context(), info.FullMethod); err != nil {
+	if open(info.FullMethod) {
+		return next(srv, s)
+	}
+	who, err := g.keys.identify(authorization(s.Context()))
+	if err != nil {
 		return err
 	}
-	return next(srv, s)
+	return next(srv, &guarded{s, g.keys, info.FullMethod, with(s.Context(), who)})
+}
+
+// guarded is a stream whose messages are looked at one by one: each may name another shop, and the key may be deleted
+// while the stream stands.
+type guarded struct {
+	grpc.ServerStream
+	keys   Keys
+	method string
+	ctx    context.Context //nolint:containedctx // a stream's context is what a stream is asked for
+}
+
+// Context is the stream's, and says who calls.
+func (s *guarded) Context() context.Context { return s.ctx }
+
+// RecvMsg receives a message whose shop the caller's key opens.
+func (s *guarded) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	who, err := s.keys.identify(authorization(s.ctx))
+	if err != nil {
+		return err
+	}
+	return who.mayCall(s.method, m)
+}
+
+// SendMsg sends a message to a caller whose key is still there.
+func (s *guarded) SendMsg(m any) error {
+	if _, err := s.keys.identify(authorization(s.ctx)); err != nil {
+		return err
+	}
+	return s.ServerStream.SendMsg(m)
 }
 
 func panicked(p any) error { return errors.New("panic: " + toText(p) + "\n" + string(debug.Stack())) }
@@ -204,13 +213,14 @@ func RetryAfter(st *status.Status) time.Duration {
 	return 0
 }
 
-// RequireKey lets only those through to next who have a key.
+// RequireKey lets only those through to next who have a key. Which shop it opens, and for what, next asks with Authorize.
 func RequireKey(keys Keys, log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := keys.Check(r.Header.Get("Authorization")); err != nil {
+		who, err := keys.identify(r.Header.Get("Authorization"))
+		if err != nil {
 			WriteError(w, r, log, err)
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(with(r.Context(), who)))
 	})
 }

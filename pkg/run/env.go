@@ -13,6 +13,7 @@ import (
 
 	"shopbell.dev/pkg/address"
 	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/key"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/rpc"
 	"shopbell.dev/pkg/shop"
@@ -29,10 +30,13 @@ type Env struct {
 	Metrics  prometheus.Registerer
 	// GRPC is where the room registers its service.
 	GRPC grpc.ServiceRegistrar
-	// HTTP is where the room mounts what it serves by hand. Everything below /v1/ needs a key.
+	// HTTP is where the room mounts what it serves by hand. Everything below /v1/ needs a key; whether it opens the shop
+	// is asked with rpc.Authorize.
 	HTTP *http.ServeMux
 	// Guard says which addresses webhooks may have.
 	Guard *address.Guard
+	// Keys are the shops' keys. The process follows them.
+	Keys *key.Directory
 	// Shop is what holds for shops that have set nothing.
 	Shop shop.Defaults
 	// Version is the program's.

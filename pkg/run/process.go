@@ -28,6 +28,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/config"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/key"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/rpc"
 	"shopbell.dev/pkg/shop"
@@ -43,7 +44,7 @@ type Common struct {
 	HTTP string `yaml:"http"`
 	// GRPC is the address for gRPC.
 	GRPC string `yaml:"grpc"`
-	// OperatorKey opens every call. It must be set unless both addresses are loopback ones.
+	// OperatorKey opens every call, of every shop. It must be set unless both addresses are loopback ones.
 	OperatorKey config.Secret `yaml:"operator_key"`
 	// AllowPrivateAddresses lets webhooks point into private networks and at this machine.
 	AllowPrivateAddresses bool `yaml:"allow_private_addresses"`
@@ -172,7 +173,8 @@ func (p *Process) Run(ctx context.Context) (err error) {
 	}
 	defer b.Close()
 
-	keys := rpc.NewKeys(string(p.Common.OperatorKey))
+	shopKeys := key.NewDirectory(p.Log)
+	keys := rpc.NewKeys(string(p.Common.OperatorKey), shopKeys)
 	grpcServer, err := rpc.NewServer(keys, tel.Provider(), p.Log)
 	if err != nil {
 		return fmt.Errorf("make the gRPC server: %w", err)
@@ -180,14 +182,14 @@ func (p *Process) Run(ctx context.Context) (err error) {
 	inside := bufconn.Listen(1 << 20)
 	env := &Env{
 		Log: p.Log, Bus: b, Profiles: profiles, Tracing: tel.Provider(), Metrics: tel.Metrics, GRPC: grpcServer,
-		HTTP: http.NewServeMux(), Guard: p.Common.guard(),
+		HTTP: http.NewServeMux(), Guard: p.Common.guard(), Keys: shopKeys,
 		Shop: p.Common.Shop, Version: Version,
 	}
 	env.local = func() (*grpc.ClientConn, error) {
 		return grpc.NewClient("passthrough:///inside", append(env.dialOptions(),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return inside.DialContext(ctx) }))...)
 	}
-	var links []Named
+	links := []Named{{"keys", follower(shopKeys.Follow(b))}}
 	for _, room := range p.Rooms {
 		own := *env
 		own.Log, own.Tracer = p.Log.With(slog.String("room", room.Name)), tel.Tracer(room.Name)
@@ -229,6 +231,11 @@ func (p *Process) Run(ctx context.Context) (err error) {
 		Named{"http", &httpService{httpListener, p.handler(env, tel, status, keys), p.Log}})
 	return Chain(ctx, p.Log, p.Common.StopTimeout, status, links...)
 }
+
+// follower is a watch as a link of the chain.
+type follower func(ctx context.Context, filled func()) error
+
+func (f follower) Run(ctx context.Context, ready func()) error { return f(ctx, ready) }
 
 func loadProfiles(folder string) (*profile.Set, error) {
 	if folder == "" {

@@ -11,6 +11,8 @@ import (
 
 	"shopbell.dev/pkg/event"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/key"
+	"shopbell.dev/pkg/rpc"
 	ingestv1 "shopbell.dev/proto/shopbell/ingest/v1"
 )
 
@@ -20,6 +22,10 @@ var answer = protojson.MarshalOptions{UseProtoNames: true}
 // stay the bytes that they are.
 func (in *Ingest) publishHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	if err := rpc.Authorize(ctx, r.PathValue("shop_id"), key.EventsWrite); err != nil {
+		in.env.Fail(w, r, err)
+		return
+	}
 	body, err := in.readBody(w, r)
 	if err != nil {
 		in.env.Fail(w, r, err)

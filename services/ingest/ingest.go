@@ -17,7 +17,9 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/id"
+	"shopbell.dev/pkg/key"
 	"shopbell.dev/pkg/notice"
+	"shopbell.dev/pkg/rpc"
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/shop"
 	ingestv1 "shopbell.dev/proto/shopbell/ingest/v1"
@@ -75,7 +77,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	in := &Ingest{
 		cfg: cfg, env: env, shops: shops,
 		taken: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "shopbell_events_total", Help: "Events that publishers sent, by what became of them: accepted, duplicate, refused (their fault) or unavailable (the bus did not store them).",
+			Name: "shopbell_events_total", Help: "Events that publishers sent, by what became of them: accepted, duplicate, refused (their fault, or faster than their key allows) or unavailable (the bus did not store them).",
 		}, []string{"status"}),
 		storing: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shopbell_event_store_seconds", Help: "How long the bus took to store a request's events.",
@@ -113,7 +115,8 @@ func (p *parcel) add(more *parcel) {
 	p.answers, p.msgs = append(p.answers, more.answers...), append(p.msgs, more.msgs...)
 }
 
-// pack makes the messages of events whose fields are checked, and says what does not fit the shop.
+// pack makes the messages of events whose fields are checked, and says what does not fit the shop, or comes faster than the
+// caller's key allows.
 func (in *Ingest) pack(ctx context.Context, shopID string, events []contract.Event, prefix func(int) string) (*parcel, error) {
 	if err := contract.CheckShopID(shopID); err != nil {
 		return nil, err
@@ -121,6 +124,10 @@ func (in *Ingest) pack(ctx context.Context, shopID string, events []contract.Eve
 	if err := in.complete(shopID, events, prefix); err != nil {
 		in.taken.WithLabelValues("refused").Add(float64(len(events)))
 		return nil, err
+	}
+	if wait := rpc.ShopKey(ctx).Take(len(events), time.Now()); wait > 0 {
+		in.taken.WithLabelValues("refused").Add(float64(len(events)))
+		return nil, tooFast(rpc.ShopKey(ctx), wait)
 	}
 	ctx, span := in.env.Tracer.Start(ctx, "publish events", trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
 		attribute.String("shop_id", shopID), attribute.Int("events", len(events))))
@@ -141,6 +148,12 @@ func (in *Ingest) pack(ctx context.Context, shopID string, events []contract.Eve
 		p.answers = append(p.answers, &ingestv1.Accepted{Id: e.ID, Status: accepted})
 	}
 	return p, nil
+}
+
+func tooFast(k *key.Key, wait time.Duration) error {
+	f := fault.New(fault.Exhausted, "the key %s may publish %g events a second here: send these again after %s", k, k.GetRatePerSecond(), wait.Round(time.Millisecond))
+	f.Retry = wait
+	return f
 }
 
 // publish puts a parcel onto the bus and returns once it is stored, with the answers in the events' order. Errors are

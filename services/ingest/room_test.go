@@ -32,6 +32,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/key"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/rpc"
 	"shopbell.dev/pkg/run"
@@ -51,6 +52,7 @@ type bundle struct {
 	http    *httptest.Server
 	grpc    ingestv1.IngestServiceClient
 	metrics *prometheus.Registry
+	keys    *key.Directory
 }
 
 func setup(t *testing.T, change func(*ingest.Config)) *bundle {
@@ -86,7 +88,9 @@ func setup(t *testing.T, change func(*ingest.Config)) *bundle {
 	}
 	provider := sdktrace.NewTracerProvider()
 	log := slog.New(slog.DiscardHandler)
-	server, err := rpc.NewServer(rpc.Keys{}, provider, log)
+	b.keys = key.NewDirectory(log)
+	keys := rpc.NewKeys("", b.keys)
+	server, err := rpc.NewServer(keys, provider, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +106,8 @@ func setup(t *testing.T, change func(*ingest.Config)) *bundle {
 	ready := make(chan struct{})
 	var atWork sync.WaitGroup
 	atWork.Go(func() {
-		if err := room.Run(ctx, func() { close(ready) }); err != nil {
+		// The process follows the keys.
+		if err := bus.Together(ctx, func() { close(ready) }, b.keys.Follow(b.bus), room.Run); err != nil {
 			t.Errorf("run: %v", err)
 		}
 	})
@@ -115,7 +120,7 @@ func setup(t *testing.T, change func(*ingest.Config)) *bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.grpc, b.http = ingestv1.NewIngestServiceClient(conn), httptest.NewServer(env.HTTP)
+	b.grpc, b.http = ingestv1.NewIngestServiceClient(conn), httptest.NewServer(rpc.RequireKey(keys, log, env.HTTP))
 	t.Cleanup(func() { b.http.Close(); _ = conn.Close(); server.Stop(); stop(); atWork.Wait() })
 	<-ready
 	return b

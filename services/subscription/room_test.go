@@ -31,6 +31,7 @@ import (
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/key"
 	"shopbell.dev/pkg/notice"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/run"
@@ -100,7 +101,11 @@ func (b *bundle) run(t *testing.T) {
 	b.open(t)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() { done <- b.Run(ctx, func() { close(ready) }) }()
+	room := b.Subscription
+	go func() {
+		// The process follows the keys.
+		done <- bus.Together(ctx, func() { close(ready) }, room.env.Keys.Follow(b.bus), room.Run)
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
@@ -119,7 +124,7 @@ func (b *bundle) open(t *testing.T) {
 	provider := sdktrace.NewTracerProvider()
 	service, err := New(Defaults(), &run.Env{
 		Log: slog.New(slog.NewTextHandler(b.log, nil)), Bus: b.bus, Profiles: profiles(t), Tracing: provider, Tracer: provider.Tracer("subscription"),
-		Metrics: prometheus.NewRegistry(), GRPC: grpc.NewServer(), Guard: address.NewGuard(),
+		Metrics: prometheus.NewRegistry(), GRPC: grpc.NewServer(), Guard: address.NewGuard(), Keys: key.NewDirectory(slog.New(slog.DiscardHandler)),
 		Shop: shop.Defaults{Profile: "standard", Environment: shop.Live},
 	})
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package subscription keeps the webhooks and matches events to them: one delivery for each webhook that wants an
-// event, and one record of the decision.
+// Package subscription keeps the webhooks and the shops' settings and keys, and matches events to webhooks: one delivery
+// for each webhook that wants an event, and one record of the decision.
 package subscription
 
 import (
@@ -53,6 +53,7 @@ type Subscription struct {
 	webhooks *webhook.Directory
 	bucket   jetstream.KeyValue // of webhooks
 	settings jetstream.KeyValue // of shops
+	keys     jetstream.KeyValue // of shops
 
 	matched    prometheus.Counter
 	passedOver prometheus.Counter
@@ -87,6 +88,9 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		return nil, err
 	}
 	if s.settings, err = env.Bus.Bucket(ctx, contract.Shops); err != nil {
+		return nil, err
+	}
+	if s.keys, err = env.Bus.Bucket(ctx, contract.Keys); err != nil {
 		return nil, err
 	}
 	env.Metrics.MustRegister(s.decided, s.matched, s.passedOver, s.lag, prometheus.NewGaugeFunc(

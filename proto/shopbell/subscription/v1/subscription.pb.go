@@ -495,8 +495,8 @@ type WebhookSecret struct {
 	Secret string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
 	// Older secrets that still sign beside it.
 	Old []*OldSecret `protobuf:"bytes,2,rep,name=old,proto3" json:"old,omitempty"`
-	// The public key of the private key that signs, where a scheme signs with one: "whpk_" and base64. Nobody reads the
-	// private key.
+	// What verifies the signatures of schemes that sign with a private key, such as "standard-webhooks-ed25519": "whpk_"
+	// and base64. The private key comes and goes with the secret, and nobody reads it.
 	PublicKey     string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -560,7 +560,7 @@ type OldSecret struct {
 	Secret string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
 	// When it stops signing.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// The public key of the private key that was replaced with it.
+	// The public key that was replaced with it, and verifies what is still signed with its private key.
 	PublicKey     string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
