@@ -4,6 +4,7 @@ package profile
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"shopbell.dev/pkg/contract"
@@ -38,6 +40,8 @@ type Profile struct {
 	Envelope Envelope `yaml:"envelope"`
 	// ContentType of an enveloped body. Empty: application/json.
 	ContentType string `yaml:"content_type"`
+	// APIKeyHeader is where the shop's key stands, if a webhook names one. Empty: X-Api-Key.
+	APIKeyHeader string `yaml:"api_key_header"`
 	// Headers are sent with every request, by name.
 	Headers    map[string]HeaderValue `yaml:"headers"`
 	Signatures []Signature            `yaml:"signatures"`
@@ -140,6 +144,10 @@ func parse(text []byte) (*Profile, error) {
 		}
 	}
 	checkHeaders("", p.Headers, &bad)
+	p.APIKeyHeader = cmp.Or(p.APIKeyHeader, "X-Api-Key")
+	if !httpguts.ValidHeaderFieldName(p.APIKeyHeader) {
+		bad.Add("api_key_header", "%q is no header name; use letters, digits and '-'", p.APIKeyHeader)
+	}
 	p.checkOptions(&bad)
 	bad.Include("policy.", p.Policy.validate())
 	return p, bad.Err()
@@ -263,7 +271,7 @@ func (e *Event) sample(environment string) []byte {
 func (p *Profile) Proto() *shopbellv1.Profile {
 	out := &shopbellv1.Profile{
 		Name: p.Name, Description: p.Description, OpenCatalog: p.OpenCatalog, Envelope: p.Envelope.String(),
-		Policy: p.Policy.Proto(),
+		Policy: p.Policy.Proto(), ApiKeyHeader: p.APIKeyHeader,
 	}
 	for _, s := range p.Signatures {
 		out.Signatures = append(out.Signatures, string(s.Scheme))

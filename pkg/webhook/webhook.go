@@ -3,6 +3,7 @@
 package webhook
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -165,6 +166,15 @@ func (w *Webhook) PrivateKeys(now time.Time) (keys []signature.PrivateKey) {
 	return keys
 }
 
+// APIKey gives the key by which the receiver knows the shop, and the header in which it stands; nothing when the webhook
+// names none.
+func (w *Webhook) APIKey() (header, text string) {
+	if w.ApiKey == "" {
+		return "", ""
+	}
+	return cmp.Or(w.Webhook.GetApiKeyHeader(), w.Profile.APIKeyHeader), w.ApiKey
+}
+
 // Headers are the names of the headers that the webhook's rules set in each request, beside those of every request.
 func (w *Webhook) Headers() []string {
 	names := slices.Collect(maps.Keys(w.Profile.Headers))
@@ -172,6 +182,9 @@ func (w *Webhook) Headers() []string {
 		if s.Header != "" {
 			names = append(names, s.Header)
 		}
+	}
+	if header, _ := w.APIKey(); header != "" {
+		names = append(names, header)
 	}
 	return names
 }

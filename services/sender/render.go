@@ -11,6 +11,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/event"
 	"shopbell.dev/pkg/expression"
+	"shopbell.dev/pkg/key"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/signature"
 	"shopbell.dev/pkg/webhook"
@@ -131,6 +132,10 @@ func headers(d *contract.Delivery, w *webhook.Webhook, b body, text []byte, agen
 		h.Del(name) // it may stand there in another case
 		h[name] = values
 	}
+	if name, key := w.APIKey(); name != "" {
+		h.Del(name)
+		h[name] = []string{key}
+	}
 	sign(h, d.ID, w, text, now)
 	return h
 }
@@ -167,12 +172,12 @@ var secretWords = []string{"auth", "cookie", "credential", "key", "password", "s
 
 const mask = "••••••"
 
-// shown gives headers as they are kept in the log: by name, with secrets masked.
+// shown gives headers as they are kept in the log: by name, with secrets masked, and a shop's key wherever it stands.
 func shown(h http.Header, masked bool) []*shopbellv1.Header {
 	out := make([]*shopbellv1.Header, 0, len(h))
 	for name, values := range h {
 		for _, value := range values {
-			if masked && slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(strings.ToLower(name), word) }) {
+			if key.Looks(value) || masked && slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(strings.ToLower(name), word) }) {
 				value = mask
 			}
 			out = append(out, &shopbellv1.Header{Name: name, Value: value})

@@ -114,20 +114,28 @@ func TestHeaders_AreThoseOfTheProfileAndTheOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {
-		rules string
-		want  http.Header
+		rules, key, header string
+		want               http.Header
 	}{
-		{"enveloped", http.Header{
+		{"slow", "sbk_x", "", http.Header{
+			"User-Agent": {"Shopbell/test"}, "Content-Type": {"application/json"}, "X-Env": {"prod"}, "X-Api-Key": {"sbk_x"}, "webhook-id": {"dlv_1"},
+			"webhook-timestamp": {strconv.FormatInt(now.Unix(), 10)}, "webhook-signature": {signature.Standard([]signature.Secret{parsed}, "dlv_1", now, body)},
+		}},
+		{"enveloped", "", "", http.Header{
 			"User-Agent": {"Shopbell/test"}, "Content-Type": {"application/json"}, "X-Env": {"prod"}, "webhook-id": {"dlv_1"},
 			"webhook-timestamp": {strconv.FormatInt(now.Unix(), 10)}, "webhook-signature": {signature.Standard([]signature.Secret{parsed}, "dlv_1", now, body)},
 		}},
-		{"bare", http.Header{
-			"User-Agent": {"Shopbell/test"}, "Content-Type": {"application/json"}, "X-Env": {"prod"}, "X-Webhook-Event": {"order.created"},
+		{"bare", "sbk_x", "X-Store", http.Header{
+			"User-Agent": {"Shopbell/test"}, "Content-Type": {"application/json"}, "X-Env": {"prod"}, "X-Webhook-Event": {"order.created"}, "X-Store": {"sbk_x"},
 			"X-Webhook-Signature": {"sha256=" + signature.Hex(parsed, body)},
 		}},
 	} {
 		s := state("https://example.com", row.rules)
 		s.Webhook.Headers = map[string]string{"x-env": "prod"}
+		s.ApiKey = row.key
+		if row.header != "" {
+			s.Webhook.ApiKeyHeader = &row.header
+		}
 		d, w := delivery("1", "application/json"), webhook.New(s, 1, profiles(t))
 		b, err := render(d, w, &shopbellv1.Shop{})
 		if err != nil {
@@ -240,6 +248,11 @@ func TestShown_MasksWhatIsSecret(t *testing.T) {
 		open := map[string]bool{"X-Env": true, "Content-Type": true, "webhook-signature": true, "webhook-id": true}[got.Name]
 		if isOpen := got.Value == "the value of "+got.Name; isOpen != open || !open && got.Value != mask {
 			t.Errorf("%s is shown as %q", got.Name, got.Value)
+		}
+	}
+	for _, masked := range []bool{true, false} {
+		if got := shown(http.Header{"X-Store": {"sbk_x"}}, masked); got[0].Value != mask {
+			t.Errorf("a shop's key in X-Store is shown as %q", got[0].Value)
 		}
 	}
 	last := ""

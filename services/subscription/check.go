@@ -52,6 +52,7 @@ func (s *Subscription) check(state *busv1.WebhookState) error {
 		var checked *webhook.Webhook
 		if checked, err = webhook.Check(state, s.env.Profiles); err == nil {
 			checkOverRules(w.Headers, checked, &bad)
+			checkKeyHeader(checked, &bad)
 		}
 		bad.Include("", err)
 	}
@@ -91,9 +92,27 @@ func checkOverRules(headers map[string]string, w *webhook.Webhook, bad *fault.Co
 	for _, set := range w.Headers() {
 		for name := range headers {
 			if strings.EqualFold(name, set) {
-				bad.Add("headers."+name, "the webhook's profile or one of its signatures sets it; choose another name")
+				bad.Add("headers."+name, "the webhook's profile, one of its signatures or its API key sets it; choose another name")
 			}
 		}
+	}
+}
+
+// checkKeyHeader refuses to put the shop's key where something else stands.
+func checkKeyHeader(w *webhook.Webhook, bad *fault.Collector) {
+	name := w.Webhook.GetApiKeyHeader()
+	same := 0
+	for _, set := range w.Headers() {
+		if strings.EqualFold(name, set) {
+			same++
+		}
+	}
+	switch {
+	case name == "":
+	case !httpguts.ValidHeaderFieldName(name):
+		bad.Add("api_key_header", "%q is no header name; use letters, digits and '-'", name)
+	case slices.Contains(reserved, textproto.CanonicalMIMEHeaderKey(name)), same > 1:
+		bad.Add("api_key_header", "Shopbell, HTTP, or the webhook's profile sets %s; choose another name", name)
 	}
 }
 

@@ -182,11 +182,43 @@ func (s *Subscription) GetApiKeySecret(ctx context.Context, req *subscriptionv1.
 	return &subscriptionv1.ApiKeySecret{Key: state.Value}, nil
 }
 
+// giveKey gives a webhook the key that it names, so that whoever sends has it at hand.
+func (s *Subscription) giveKey(ctx context.Context, state *busv1.WebhookState) error {
+	w := state.Webhook
+	if w.GetApiKeyId() == "" {
+		w.ApiKeyId, state.ApiKey = nil, ""
+		return nil
+	}
+	k, _, err := s.loadKey(ctx, w.ShopId, w.GetApiKeyId())
+	if fault.IsKind(err, fault.NotFound) {
+		return fault.On("api_key_id", err)
+	}
+	if err != nil {
+		return err
+	}
+	if k.Value == "" {
+		return fault.Field("api_key_id", "the key %s is for access, and is sent to nobody; take %s, or make one: POST /v1/shops/%s/api_keys {\"purpose\": \"%s\"}",
+			w.GetApiKeyId(), key.Default, w.ShopId, key.Webhooks)
+	}
+	state.ApiKey = k.Value
+	return nil
+}
+
 // DeleteApiKey ends a key.
 func (s *Subscription) DeleteApiKey(ctx context.Context, req *subscriptionv1.DeleteApiKeyRequest) (*subscriptionv1.DeleteApiKeyResponse, error) {
 	shop, keyID := req.GetShopId(), req.GetKeyId()
 	if _, _, err := s.loadKey(ctx, shop, keyID); err != nil {
 		return nil, err
+	}
+	// A webhook has the key that it names, and would send on what its owner thinks is gone.
+	var users []string
+	for _, w := range s.webhooks.All(shop) {
+		if w.Webhook.GetApiKeyId() == keyID {
+			users = append(users, w.Webhook.Id)
+		}
+	}
+	if len(users) > 0 {
+		return nil, fault.New(fault.Precondition, "the key %s is sent by %s; give them another api_key_id first", keyID, strings.Join(users, ", "))
 	}
 	// Purged and not only marked as deleted: nothing of it stays.
 	if err := s.keys.Purge(ctx, contract.KeyPlace(shop, keyID)); err != nil {

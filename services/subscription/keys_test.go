@@ -166,3 +166,70 @@ func TestKeys_AreRefusedWithTheField(t *testing.T) {
 		}
 	}
 }
+
+func TestWebhooks_AreGivenTheKeyThatTheyName(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := b.createKey(t, &shopbellv1.ApiKey{Label: "Zapier", Purpose: key.Webhooks})
+	access := b.createKey(t, &shopbellv1.ApiKey{Scopes: []string{key.EventsWrite}})
+	w := b.create(t, &shopbellv1.Webhook{ApiKeyId: proto.String(key.Default)})
+	standing, err := b.keySecret(t, "demo", key.Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := func() (header, text string) {
+		now, err := b.webhooks.Fetch(t.Context(), "demo", w.Id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now.APIKey()
+	}
+	if header, text := sent(); header != "X-Api-Key" || text != standing {
+		t.Errorf("got %q in %q, want the shop's own key", text, header)
+	}
+	if _, err := b.DeleteApiKey(t.Context(), &subscriptionv1.DeleteApiKeyRequest{ShopId: "demo", KeyId: key.Default}); !fault.IsKind(err, fault.Precondition) || !strings.Contains(err.Error(), w.Id) {
+		t.Errorf("delete a key that is sent: %v, want that it is sent by %s", err, w.Id)
+	}
+	if _, err := b.update(t, w.Id, &shopbellv1.Webhook{ApiKeyId: &made.Id, ApiKeyHeader: proto.String("X-Store")}); err != nil {
+		t.Fatal(err)
+	}
+	if header, text := sent(); header != "X-Store" || text != made.GetKey() {
+		t.Errorf("got %q in %q, want the key that was made, in X-Store", text, header)
+	}
+	// What it sends is in no answer but the one that made it.
+	list, err := b.ListWebhooks(t.Context(), &subscriptionv1.ListWebhooksRequest{ShopId: "demo"})
+	if err != nil || strings.Contains(list.String()+b.read(t, w.Id).String()+b.log.String(), key.Prefix) {
+		t.Errorf("the key is in answers of the webhook, or in the log (%v)", err)
+	}
+	for _, row := range []struct {
+		name  string
+		w     *shopbellv1.Webhook
+		field string
+		says  string
+	}{
+		{"a key that there is not", &shopbellv1.Webhook{ApiKeyId: proto.String("key_none")}, "api_key_id", "there is no key key_none"},
+		{"a key for access", &shopbellv1.Webhook{ApiKeyId: &access.Id}, "api_key_id", "is sent to nobody; take key_default"},
+		{"a header that is none", &shopbellv1.Webhook{ApiKeyId: &made.Id, ApiKeyHeader: proto.String("X Store")}, "api_key_header", "no header name"},
+		{"a header of HTTP's", &shopbellv1.Webhook{ApiKeyId: &made.Id, ApiKeyHeader: proto.String("content-length")}, "api_key_header", "choose another"},
+		{"a header of its signature", &shopbellv1.Webhook{ApiKeyId: &made.Id, ApiKeyHeader: proto.String("x-webhook-signature"), Profile: "shoporama", Events: []string{"paid"}}, "api_key_header", "choose another"},
+		{"a header of its own twice", &shopbellv1.Webhook{ApiKeyId: &made.Id, Headers: map[string]string{"x-api-key": "1"}}, "headers.x-api-key", "its API key sets it"},
+	} {
+		row.w.Url = "https://example.com/hooks"
+		if row.w.Events == nil {
+			row.w.Events = []string{"paid"}
+		}
+		_, err := b.CreateWebhook(t.Context(), &subscriptionv1.CreateWebhookRequest{ShopId: "demo", Webhook: row.w})
+		if err == nil || !slices.Equal(fieldsOf(t, err), []string{row.field}) || !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: got %v, want one on %s that says %q", row.name, err, row.field, row.says)
+		}
+	}
+	if _, err := b.update(t, w.Id, &shopbellv1.Webhook{}, "api_key_id"); err != nil {
+		t.Fatal(err)
+	}
+	if header, text := sent(); header != "" || text != "" || b.read(t, w.Id).ApiKeyId != nil {
+		t.Errorf("without a key: got %q in %q, want nothing", text, header)
+	}
+	if _, err := b.DeleteApiKey(t.Context(), &subscriptionv1.DeleteApiKeyRequest{ShopId: "demo", KeyId: made.Id}); err != nil {
+		t.Errorf("delete a key that nobody sends: %v", err)
+	}
+}

@@ -54,6 +54,9 @@ func (s *Subscription) CreateWebhook(ctx context.Context, req *subscriptionv1.Cr
 		own.Profile = s.shops.WithDefaults(own.ShopId, set).GetProfile()
 	}
 	state := &busv1.WebhookState{Webhook: own, Secrets: []*busv1.Secret{{Value: secret, PrivateKey: signature.NewPrivateKey()}}}
+	if err := s.giveKey(ctx, state); err != nil {
+		return nil, err
+	}
 	if err := s.check(state); err != nil {
 		return nil, err
 	}
@@ -204,6 +207,9 @@ func (s *Subscription) UpdateWebhook(ctx context.Context, req *subscriptionv1.Up
 		}
 		if newest := state.Secrets[0]; newest.PrivateKey == nil { // made before there were any
 			newest.PrivateKey = signature.NewPrivateKey()
+		}
+		if err := s.giveKey(ctx, state); err != nil {
+			return false, err
 		}
 		return true, s.check(state)
 	})

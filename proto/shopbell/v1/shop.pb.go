@@ -130,7 +130,9 @@ type Profile struct {
 	// Its rules.
 	Policy *Policy `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
 	// What a webhook can ask for beside its rules, by Webhook.options.
-	Options       []*ProfileOption `protobuf:"bytes,8,rep,name=options,proto3" json:"options,omitempty"`
+	Options []*ProfileOption `protobuf:"bytes,8,rep,name=options,proto3" json:"options,omitempty"`
+	// The header in which the key stands that a webhook's api_key_id names.
+	ApiKeyHeader  string `protobuf:"bytes,9,opt,name=api_key_header,json=apiKeyHeader,proto3" json:"api_key_header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +221,13 @@ func (x *Profile) GetOptions() []*ProfileOption {
 		return x.Options
 	}
 	return nil
+}
+
+func (x *Profile) GetApiKeyHeader() string {
+	if x != nil {
+		return x.ApiKeyHeader
+	}
+	return ""
 }
 
 // A variant of what a profile sends that a webhook can ask for.
@@ -413,7 +422,7 @@ const file_shopbell_v1_shop_proto_rawDesc = "" +
 	"\f_environmentB\r\n" +
 	"\v_webshop_idB\a\n" +
 	"\x05_nameB\x10\n" +
-	"\x0e_check_schemas\"\xb4\x02\n" +
+	"\x0e_check_schemas\"\xda\x02\n" +
 	"\aProfile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x121\n" +
@@ -424,7 +433,8 @@ const file_shopbell_v1_shop_proto_rawDesc = "" +
 	"signatures\x18\x06 \x03(\tR\n" +
 	"signatures\x12+\n" +
 	"\x06policy\x18\a \x01(\v2\x13.shopbell.v1.PolicyR\x06policy\x124\n" +
-	"\aoptions\x18\b \x03(\v2\x1a.shopbell.v1.ProfileOptionR\aoptions\"E\n" +
+	"\aoptions\x18\b \x03(\v2\x1a.shopbell.v1.ProfileOptionR\aoptions\x12$\n" +
+	"\x0eapi_key_header\x18\t \x01(\tR\fapiKeyHeader\"E\n" +
 	"\rProfileOption\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\"\xfe\x01\n" +

@@ -76,7 +76,12 @@ type Webhook struct {
 	// Options of its profile that it wants, by name, such as "binary": see Profile.options.
 	Options []string `protobuf:"bytes,23,rep,name=options,proto3" json:"options,omitempty"`
 	// What its owner should look at though nothing is wrong, in sentences. Only in answers.
-	Warnings      []string `protobuf:"bytes,24,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,24,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// A key for webhooks of its shop that is sent with every request, so that the receiver knows the shop by it:
+	// "key_default", which every shop has, or one that was made (see ApiKey). Empty: none is sent.
+	ApiKeyId *string `protobuf:"bytes,21,opt,name=api_key_id,json=apiKeyId,proto3,oneof" json:"api_key_id,omitempty"`
+	// The header in which that key stands. Empty: the profile's, which is X-Api-Key unless it says otherwise.
+	ApiKeyHeader  *string `protobuf:"bytes,25,opt,name=api_key_header,json=apiKeyHeader,proto3,oneof" json:"api_key_header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,6 +277,20 @@ func (x *Webhook) GetWarnings() []string {
 	return nil
 }
 
+func (x *Webhook) GetApiKeyId() string {
+	if x != nil && x.ApiKeyId != nil {
+		return *x.ApiKeyId
+	}
+	return ""
+}
+
+func (x *Webhook) GetApiKeyHeader() string {
+	if x != nil && x.ApiKeyHeader != nil {
+		return *x.ApiKeyHeader
+	}
+	return ""
+}
+
 // A time to wait between the event and the first attempt.
 type Delay struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -450,7 +469,7 @@ var File_shopbell_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/v1/webhook.proto\x12\vshopbell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\a\n" +
+	"\x19shopbell/v1/webhook.proto\x12\vshopbell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\b\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x19\n" +
@@ -480,7 +499,10 @@ const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"signatures\x18\x16 \x03(\tR\n" +
 	"signatures\x12\x18\n" +
 	"\aoptions\x18\x17 \x03(\tR\aoptions\x12\x1a\n" +
-	"\bwarnings\x18\x18 \x03(\tR\bwarnings\x1a:\n" +
+	"\bwarnings\x18\x18 \x03(\tR\bwarnings\x12!\n" +
+	"\n" +
+	"api_key_id\x18\x15 \x01(\tH\aR\bapiKeyId\x88\x01\x01\x12)\n" +
+	"\x0eapi_key_header\x18\x19 \x01(\tH\bR\fapiKeyHeader\x88\x01\x01\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
@@ -491,7 +513,9 @@ const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\a_filterB\f\n" +
 	"\n" +
 	"_transformB\t\n" +
-	"\a_format\"1\n" +
+	"\a_formatB\r\n" +
+	"\v_api_key_idB\x11\n" +
+	"\x0f_api_key_header\"1\n" +
 	"\x05Delay\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x05R\x05value\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\"\xd4\x03\n" +

@@ -137,6 +137,13 @@ type (
 		TraceID      string    `json:"trace_id"`
 		ByHand       bool      `json:"by_hand"`
 	}
+	apiKey struct {
+		ID       string `json:"id"`
+		Label    string `json:"label"`
+		Purpose  string `json:"purpose"`
+		LastFour string `json:"last_four"`
+		Key      string `json:"key"`
+	}
 	accepted struct {
 		ID     string `json:"id"`
 		Status string `json:"status"`

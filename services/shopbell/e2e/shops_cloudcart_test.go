@@ -35,17 +35,71 @@ func waits(schedule ...time.Duration) string {
 // quickly is five waits that a test need not wait for.
 var quickly = waits(slices.Repeat([]time.Duration{100 * time.Millisecond}, 5)...)
 
-func TestCloudCart_S3_01_DestinationAndAction(t *testing.T) {
+func TestCloudCart_S3_01_KeyDestinationAndAction(t *testing.T) {
 	h := cloudcart.enter(t)
 	s, r := h.newShop(t, "cloudcart"), newReceiver(t)
-	w := s.webhook(t, r.url+"/hook", `"events": ["order.created"]`)
-	if w.URL != r.url+"/hook" || !slices.Equal(w.Events, []string{"order.created"}) {
-		t.Errorf("got %+v, want the destination and the action", w)
+	w := s.webhook(t, r.url+"/hook", `"events": ["order.created"]`, `"api_key_id": "key_default"`)
+	if w.URL != r.url+"/hook" || !slices.Equal(w.Events, []string{"order.created"}) || w.APIKeyID != "key_default" {
+		t.Errorf("got %+v, want the key, the destination and the action", w)
 	}
 	s.publishOne(t, "order.created", `{"id":10457}`)
-	if got := string(r.await(t, "/hook", 1)[0].body); got != `{"id":10457}` {
+	in := r.await(t, "/hook", 1)[0]
+	if got := string(in.body); got != `{"id":10457}` {
 		t.Errorf("got %s, want the order as it is", got)
 	}
+	if got := in.header.Get("X-Api-Key"); got == "" || got != s.keySecret(t, "key_default") {
+		t.Errorf("X-Api-Key: got %q, want the shop's own", got)
+	}
+}
+
+// keySecret reads a key for webhooks, as its owner does who has to tell the receiver.
+func (s *premises) keySecret(t *testing.T, id string) string {
+	t.Helper()
+	return get[apiKey](t, s.house, "GET", s.at+"/api_keys/"+id+"/secret", "").Key
+}
+
+func TestCloudCart_S3_02_DefaultOrOneThatWasCreated(t *testing.T) {
+	h := cloudcart.enter(t)
+	s, r := h.newShop(t, "cloudcart"), newReceiver(t)
+	list := get[struct {
+		Keys []apiKey `json:"api_keys"`
+	}](t, h, "GET", s.at+"/api_keys", "").Keys
+	if len(list) != 1 || list[0].ID != "key_default" || list[0].Label != "Default" || list[0].Purpose != "webhooks" || list[0].Key != "" {
+		t.Errorf("a new shop's keys: got %+v, want Default alone, without the key itself", list)
+	}
+	made := get[apiKey](t, h, "POST", s.at+"/api_keys", `{"label": "Zapier", "purpose": "webhooks"}`)
+	s.webhook(t, r.url+"/none") // C7: off by default
+	changed := s.webhook(t, r.url+"/default", `"api_key_id": "key_default"`)
+	s.webhook(t, r.url+"/created", `"api_key_id": "`+made.ID+`"`)
+	s.webhook(t, r.url+"/header", `"api_key_id": "`+made.ID+`", "api_key_header": "X-Store"`)
+	s.publishOne(t, "order.created", `{"id":10457}`)
+	for path, want := range map[string][2]string{
+		"/none": {"", ""}, "/default": {s.keySecret(t, "key_default"), ""}, "/created": {made.Key, ""}, "/header": {"", made.Key},
+	} {
+		in := r.await(t, path, 1)[0]
+		if got := [2]string{in.header.Get("X-Api-Key"), in.header.Get("X-Store")}; got != want {
+			t.Errorf("%s: got %q in X-Api-Key and X-Store, want %q", path, got, want)
+		}
+	}
+	// Another choice holds for what is sent from then on, and the key is nowhere in the log.
+	get[hook](t, h, "PATCH", s.at+"/webhooks/"+changed.ID, `{"api_key_id": "`+made.ID+`"}`)
+	s.publishOne(t, "order.created", `{"id":10458}`)
+	if got := r.await(t, "/default", 2)[1].header.Get("X-Api-Key"); got != made.Key {
+		t.Errorf("after the change: got %q, want the other key", got)
+	}
+	s.awaitDeliveries(t, "status=delivered", 8)
+	if text := h.call(t, "GET", s.at+"/deliveries", "").body; contains(text, "sbk_") {
+		t.Errorf("a key is in the log: %s", text)
+	}
+	for _, d := range get[struct{ Deliveries []delivery }](t, h, "GET", s.at+"/deliveries", "").Deliveries {
+		if one := h.call(t, "GET", s.at+"/deliveries/"+d.ID, ""); contains(one.body, "sbk_") {
+			t.Errorf("a key is in the log: %s", one.body)
+		}
+	}
+	// What opens Shopbell is never sent to anybody.
+	access := get[apiKey](t, h, "POST", s.at+"/api_keys", `{"scopes": ["events:write"]}`)
+	s.refused(t, http.StatusBadRequest, "POST", s.at+"/webhooks", `{"url": "https://example.com/hooks", "events": ["*"], "api_key_id": "`+access.ID+`"}`)
+	s.refused(t, http.StatusBadRequest, "DELETE", s.at+"/api_keys/"+made.ID, "")
 }
 
 func TestCloudCart_S3_03_OneAction(t *testing.T) {

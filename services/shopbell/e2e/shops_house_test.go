@@ -140,6 +140,7 @@ type hook struct {
 	DisabledAt     *time.Time `json:"disabled_at"`
 	Profile        string     `json:"profile"`
 	Format         string     `json:"format"`
+	APIKeyID       string     `json:"api_key_id"`
 	Delay          *struct {
 		Value int    `json:"value"`
 		Unit  string `json:"unit"`

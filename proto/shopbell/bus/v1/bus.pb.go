@@ -541,6 +541,8 @@ type WebhookState struct {
 	// True when its receiver's answers switched it off: what arrives is held. False when its owner did: what arrives
 	// is not matched.
 	OffByReceiver bool `protobuf:"varint,3,opt,name=off_by_receiver,json=offByReceiver,proto3" json:"off_by_receiver,omitempty"`
+	// The key itself that webhook.api_key_id names: keys never change, and the sender needs to look nowhere else.
+	ApiKey        string `protobuf:"bytes,4,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -594,6 +596,13 @@ func (x *WebhookState) GetOffByReceiver() bool {
 		return x.OffByReceiver
 	}
 	return false
+}
+
+func (x *WebhookState) GetApiKey() string {
+	if x != nil {
+		return x.ApiKey
+	}
+	return ""
 }
 
 // One signing secret.
@@ -831,11 +840,12 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"deliveryId\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x10\n" +
 	"\x03url\x18\x06 \x01(\tR\x03url\x12\x16\n" +
-	"\x06delete\x18\a \x01(\bR\x06delete\"\x99\x01\n" +
+	"\x06delete\x18\a \x01(\bR\x06delete\"\xb2\x01\n" +
 	"\fWebhookState\x12.\n" +
 	"\awebhook\x18\x01 \x01(\v2\x14.shopbell.v1.WebhookR\awebhook\x121\n" +
 	"\asecrets\x18\x02 \x03(\v2\x17.shopbell.bus.v1.SecretR\asecrets\x12&\n" +
-	"\x0foff_by_receiver\x18\x03 \x01(\bR\roffByReceiver\"z\n" +
+	"\x0foff_by_receiver\x18\x03 \x01(\bR\roffByReceiver\x12\x17\n" +
+	"\aapi_key\x18\x04 \x01(\tR\x06apiKey\"z\n" +
 	"\x06Secret\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\tR\x05value\x129\n" +
 	"\n" +
