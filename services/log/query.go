@@ -81,7 +81,7 @@ func (q queries) ListDeliveries(ctx context.Context, r *logv1.ListDeliveriesRequ
 		response.NextPageToken = pageToken(r, list[size-1].GetId())
 	case page.ReadTo != "":
 		response.NextPageToken = pageToken(r, page.ReadTo)
-		response.SearchedTo = timestamppb.New(store.TimeOf(page.ReadTo))
+		response.SearchedTo = timestamppb.New(store.Born(page.ReadTo))
 	}
 	return response, nil
 }

@@ -17,21 +17,21 @@ func column[R, V any](rows []R, field func(R) V) []V {
 	return values
 }
 
-func eventArrays(rows []store.EventRow) []any {
-	type row = store.EventRow
+// eventValues are the columns in the order of eventColumns.
+func eventValues(e store.EventRow) []any {
 	return []any{
-		column(rows, func(e row) string { return e.ShopID }),
-		column(rows, func(e row) string { return e.ID }),
-		column(rows, func(e row) string { return e.Type }),
-		column(rows, func(e row) string { return e.Action }),
-		column(rows, func(e row) string { return e.OccurredAt }),
-		column(rows, func(e row) string { return e.Environment }),
-		column(rows, func(e row) string { return e.Key }),
-		column(rows, func(e row) string { return e.ContentType }),
-		column(rows, func(e row) string { return e.Trace }),
-		column(rows, func(e row) time.Time { return e.AcceptedAt }),
-		column(rows, func(e row) []byte { return e.Data }),
+		e.ShopID, e.ID, e.Type, e.Action, e.OccurredAt, e.Environment, e.Key, e.ContentType, e.Trace, e.AcceptedAt, e.Data,
 	}
+}
+
+// attemptValues are the columns in the order of attemptColumns.
+func attemptValues(a store.AttemptRow) []any {
+	return []any{a.ShopID, a.DeliveryID, a.Number, a.StartedAt, a.Record, store.Born(a.DeliveryID)}
+}
+
+// changeValues are the columns in the order of changeColumns.
+func changeValues(c store.ChangeRow) []any {
+	return []any{c.ShopID, c.DeliveryID, c.At, c.Status, c.Reason, store.Born(c.DeliveryID)}
 }
 
 func decisionArrays(rows []store.DecisionRow) []any {
@@ -42,28 +42,7 @@ func decisionArrays(rows []store.DecisionRow) []any {
 		column(rows, func(d row) string { return d.EventType }),
 		column(rows, func(d row) time.Time { return d.At }),
 		column(rows, func(d row) []byte { return d.Decision }),
-	}
-}
-
-func attemptArrays(rows []store.AttemptRow) []any {
-	type row = store.AttemptRow
-	return []any{
-		column(rows, func(a row) string { return a.ShopID }),
-		column(rows, func(a row) string { return a.DeliveryID }),
-		column(rows, func(a row) int32 { return a.Number }),
-		column(rows, func(a row) time.Time { return a.StartedAt }),
-		column(rows, func(a row) []byte { return a.Record }),
-	}
-}
-
-func changeArrays(rows []store.ChangeRow) []any {
-	type row = store.ChangeRow
-	return []any{
-		column(rows, func(c row) string { return c.ShopID }),
-		column(rows, func(c row) string { return c.DeliveryID }),
-		column(rows, func(c row) time.Time { return c.At }),
-		column(rows, func(c row) string { return c.Status }),
-		column(rows, func(c row) string { return c.Reason }),
+		column(rows, func(d row) time.Time { return d.Born }),
 	}
 }
 
@@ -91,14 +70,15 @@ func stateArrays(rows []store.State) []any {
 		column(rows, func(s row) *time.Time { return orNil(s.Change.At) }),
 		column(rows, func(s row) *string { return textOrNil(s.Change.Status) }),
 		column(rows, func(s row) *string { return textOrNil(s.Change.Reason) }),
+		column(rows, func(s row) time.Time { return store.Born(s.ID) }),
 	}
 }
 
 // scanDecision reads a row of decisionColumns.
 func scanDecision(row pgx.CollectableRow) (store.DecisionRow, error) {
 	var d store.DecisionRow
-	err := row.Scan(&d.ShopID, &d.EventID, &d.EventType, &d.At, &d.Decision)
-	d.At = d.At.UTC()
+	err := row.Scan(&d.ShopID, &d.EventID, &d.EventType, &d.At, &d.Decision, &d.Born)
+	d.At, d.Born = d.At.UTC(), d.Born.UTC()
 	return d, err
 }
 
@@ -106,13 +86,14 @@ func scanDecision(row pgx.CollectableRow) (store.DecisionRow, error) {
 func scanState(row pgx.CollectableRow) (store.State, error) {
 	var s store.State
 	a, c := &s.Attempt, &s.Change
-	var status string // follows from the rest
+	var status string  // follows from the rest
+	var born time.Time // follows from the id
 	var due, startedAt, attemptAt, nextAt, changeAt *time.Time
 	var attemptStatus, attemptReason, changeStatus, changeReason *string
 	err := row.Scan(&s.ShopID, &s.ID, &s.WebhookID, &s.EventID, &s.EventType, &s.Test, &s.CreatedAt, &due,
 		&status, &a.Number, &a.ResponseCode, &a.ErrorClass,
 		&startedAt, &attemptAt, &attemptStatus, &attemptReason, &nextAt,
-		&changeAt, &changeStatus, &changeReason)
+		&changeAt, &changeStatus, &changeReason, &born)
 	s.CreatedAt, s.Due = s.CreatedAt.UTC(), orZero(due)
 	a.StartedAt, a.At, a.NextAttemptAt = orZero(startedAt), orZero(attemptAt), orZero(nextAt)
 	a.Status, a.Reason = textOrEmpty(attemptStatus), textOrEmpty(attemptReason)

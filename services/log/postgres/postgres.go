@@ -23,7 +23,10 @@ var migrations embed.FS
 const migrateLock = 0x73686f7062656c6c
 
 // Store is a log in a PostgreSQL database. It implements store.Store.
-type Store struct{ pool *pgxpool.Pool }
+type Store struct {
+	pool  *pgxpool.Pool
+	parts parts
+}
 
 var _ store.Store = (*Store)(nil)
 

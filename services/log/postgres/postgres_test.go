@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +35,24 @@ func openAt(t testing.TB, dsn string) *postgres.Store {
 func TestStore(t *testing.T) { storetest.Run(t, open) }
 
 func BenchmarkWrite(b *testing.B) { storetest.BenchmarkWrite(b, open) }
+
+func TestOpen_TakesWhatEarlierReleasesWrote(t *testing.T) {
+	t.Parallel()
+	dsn := storetest.Postgres(t)
+	dump, err := os.ReadFile("testdata/version1.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(context.Background(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Exec(context.Background(), string(dump))
+	if err := errors.Join(err, conn.Close(context.Background())); err != nil {
+		t.Fatal(err)
+	}
+	storetest.Migrated(t, openAt(t, dsn), open(t))
+}
 
 func TestOpen_ReplicasMayStartAtOnce(t *testing.T) {
 	t.Parallel()

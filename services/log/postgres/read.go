@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -31,7 +32,7 @@ func (s *Store) Event(ctx context.Context, shopID, eventID string) (*store.Event
 			return store.NewEvent(event, nil, nil, nil, nil), nil
 		}
 		ids := store.DeliveryIDs(decision.Decision)
-		states, err := r.states(ctx, `shop_id = $1 AND id = ANY($2)`, decision.ShopID, ids)
+		states, err := r.statesOf(ctx, decision.ShopID, ids)
 		if err != nil {
 			return nil, fmt.Errorf("read the deliveries of event %s/%s: %w", shopID, eventID, err)
 		}
@@ -46,7 +47,7 @@ func (s *Store) Event(ctx context.Context, shopID, eventID string) (*store.Event
 // Delivery implements store.Store.
 func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store.Delivery, error) {
 	return snapshot(ctx, s, func(r reader) (*store.Delivery, error) {
-		states, err := r.states(ctx, `shop_id = $1 AND id = $2`, store.Key(shopID), store.Key(deliveryID))
+		states, err := r.statesOf(ctx, store.Key(shopID), []string{store.Key(deliveryID)})
 		if err == nil && len(states) == 0 {
 			err = store.ErrNotFound
 		}
@@ -89,7 +90,11 @@ func (s *Store) Deliveries(ctx context.Context, f store.Filter) (*store.Page, er
 
 // list reads the deliveries that a filter chooses but for its text.
 func (r reader) list(ctx context.Context, f store.Filter) ([]store.State, error) {
-	where, args := conditions(f)
+	late, err := r.lateness(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	where, args := conditions(f, late)
 	if f.EventID != "" {
 		decision, err := r.decision(ctx, store.Key(f.ShopID), store.Key(f.EventID))
 		if err != nil || decision == nil {
@@ -122,8 +127,22 @@ func (r reader) data(ctx context.Context, states []store.State) (map[string][]by
 	return dataOf, err
 }
 
+// lateness is what Filter.Span needs to know.
+func (r reader) lateness(ctx context.Context, f store.Filter) (late time.Duration, err error) {
+	if f.From.IsZero() {
+		return 0, nil
+	}
+	var to *time.Time
+	if !f.To.IsZero() {
+		to = &f.To
+	}
+	err = r.tx.QueryRow(ctx, `SELECT coalesce(max(late), '0') FROM lateness WHERE day >= $1::timestamptz::date - 1
+		AND ($2::timestamptz IS NULL OR day <= $2::timestamptz::date + 1)`, f.From, to).Scan(&late)
+	return late, err
+}
+
 // conditions are the filter's as SQL, but for the event.
-func conditions(f store.Filter) (where string, args []any) {
+func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	all := []string{"shop_id = $1"}
 	args = []any{store.Key(f.ShopID)}
 	add := func(condition string, value any) {
@@ -141,6 +160,7 @@ func conditions(f store.Filter) (where string, args []any) {
 	}
 	if f.DeliveryID != "" {
 		add("id =", store.Key(f.DeliveryID))
+		add("born =", store.Born(f.DeliveryID))
 	}
 	if f.ErrorClass != "" {
 		add("error_class =", store.Key(f.ErrorClass))
@@ -157,15 +177,26 @@ func conditions(f store.Filter) (where string, args []any) {
 	if !f.To.IsZero() {
 		add("created_at <", f.To)
 	}
-	low, high := f.Span()
+	if f.Troubled() {
+		all = append(all, "("+troubled+")")
+	}
+	// The bounds of born let the planner leave whole tables out.
+	low, high := f.Span(late)
 	if low != "" {
 		add("id >=", low)
+		add("born >=", store.Born(low))
 	}
 	if high != "" {
 		add("id <", high)
+		if born := store.Born(high); born.Unix() != 0 {
+			add("born <=", born)
+		}
 	}
 	return strings.Join(all, " AND "), args
 }
+
+// troubled is the condition of the index deliveries_troubled, word by word.
+const troubled = `status <> 'delivered' OR response_code NOT BETWEEN 200 AND 299 OR error_class <> ''`
 
 // reader reads within one snapshot, so that what a caller sees fits together while batches are written.
 type reader struct{ tx pgx.Tx }
@@ -183,7 +214,7 @@ func snapshot[T any](ctx context.Context, s *Store, read func(reader) (T, error)
 func (r reader) event(ctx context.Context, shopID, id string) (*store.EventRow, error) {
 	e := &store.EventRow{ShopID: shopID, ID: id}
 	err := r.tx.QueryRow(ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id,
-		accepted_at, data FROM events WHERE shop_id = $1 AND id = $2`, shopID, id).
+		accepted_at, data FROM events WHERE shop_id = $1 AND id = $2 ORDER BY accepted_at LIMIT 1`, shopID, id).
 		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &e.AcceptedAt, &e.Data)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // the doc says so
@@ -194,12 +225,37 @@ func (r reader) event(ctx context.Context, shopID, id string) (*store.EventRow, 
 
 // decision is nil when it is not there.
 func (r reader) decision(ctx context.Context, shopID, eventID string) (*store.DecisionRow, error) {
-	all, err := collect(ctx, r, `SELECT `+decisionColumns+` FROM decisions WHERE shop_id = $1 AND event_id = $2`,
+	all, err := collect(ctx, r, `SELECT `+decisionColumns+` FROM decisions WHERE shop_id = $1 AND event_id = $2 ORDER BY born`,
 		[]any{shopID, eventID}, scanDecision)
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
-	return &all[0], nil
+	merged := all[0]
+	for _, d := range all[1:] {
+		merged = merged.Merge(d)
+	}
+	return &merged, nil
+}
+
+// statesOf reads these deliveries.
+func (r reader) statesOf(ctx context.Context, shopID string, ids []string) ([]store.State, error) {
+	low, high := bornBetween(ids)
+	return r.states(ctx, `shop_id = $1 AND id = ANY($2) AND born BETWEEN $3 AND $4`, shopID, ids, low, high)
+}
+
+// bornBetween is within which times these deliveries' rows lie, so that the planner can leave whole tables out.
+func bornBetween(ids []string) (low, high time.Time) {
+	for i, id := range ids {
+		switch born := store.Born(id); {
+		case i == 0:
+			low, high = born, born
+		case born.Before(low):
+			low = born
+		case born.After(high):
+			high = born
+		}
+	}
+	return low, high
 }
 
 func (r reader) states(ctx context.Context, where string, args ...any) ([]store.State, error) {
@@ -208,9 +264,10 @@ func (r reader) states(ctx context.Context, where string, args ...any) ([]store.
 
 // history reads all attempts and changes of these deliveries, in the order of their keys.
 func (r reader) history(ctx context.Context, shopID string, deliveryIDs []string) ([]store.AttemptRow, []store.ChangeRow, error) {
-	args := []any{shopID, deliveryIDs}
+	low, high := bornBetween(deliveryIDs)
+	args := []any{shopID, deliveryIDs, low, high}
 	attempts, err := collect(ctx, r, `SELECT delivery_id, number, started_at, record FROM attempts
-		WHERE shop_id = $1 AND delivery_id = ANY($2) ORDER BY delivery_id, number, started_at`, args,
+		WHERE shop_id = $1 AND delivery_id = ANY($2) AND born BETWEEN $3 AND $4 ORDER BY delivery_id, number, started_at`, args,
 		func(row pgx.CollectableRow) (store.AttemptRow, error) {
 			a := store.AttemptRow{ShopID: shopID}
 			err := row.Scan(&a.DeliveryID, &a.Number, &a.StartedAt, &a.Record)
@@ -221,7 +278,7 @@ func (r reader) history(ctx context.Context, shopID string, deliveryIDs []string
 		return nil, nil, err
 	}
 	changes, err := collect(ctx, r, `SELECT delivery_id, at, status, reason FROM changes
-		WHERE shop_id = $1 AND delivery_id = ANY($2) ORDER BY delivery_id, at, status`, args,
+		WHERE shop_id = $1 AND delivery_id = ANY($2) AND born BETWEEN $3 AND $4 ORDER BY delivery_id, at, status`, args,
 		func(row pgx.CollectableRow) (store.ChangeRow, error) {
 			c := store.ChangeRow{ShopID: shopID}
 			err := row.Scan(&c.DeliveryID, &c.At, &c.Status, &c.Reason)

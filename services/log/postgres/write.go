@@ -2,8 +2,10 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,162 +14,156 @@ import (
 	"shopbell.dev/services/log/store"
 )
 
-// Rows go in as one array for each column: one statement and one plan for any number of rows, and rows that are there
-// already are passed over. Two replicas that meet at a row wait for each other there; they cannot lock each other out,
-// because all writers take tables and rows in the same order.
+// Two replicas that meet at a row wait for each other there; they cannot lock each other out, because all writers take
+// tables and rows in the same order.
 const (
-	insertEvents = `INSERT INTO events (shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id,
-			accepted_at, data)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-			$9::text[], $10::timestamptz[], $11::bytea[])
-		ON CONFLICT DO NOTHING`
+	eventColumns = `shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id, accepted_at, data`
 
-	decisionColumns = `shop_id, event_id, event_type, at, decision`
-
-	unnestDecisions = `unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bytea[])`
-
-	insertDecisions = `INSERT INTO decisions (` + decisionColumns + `) SELECT * FROM ` + unnestDecisions + `
-		ON CONFLICT DO NOTHING`
+	decisionColumns = `shop_id, event_id, event_type, at, decision, born`
+	unnestDecisions = `unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bytea[], $6::timestamptz[])`
 
 	stateColumns = `shop_id, id, webhook_id, event_id, event_type, test, created_at, due,
 		status, attempts_made, response_code, error_class,
 		attempt_started_at, attempt_at, attempt_status, attempt_reason, next_attempt_at,
-		change_at, change_status, change_reason`
-
+		change_at, change_status, change_reason, born`
 	unnestStates = `unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::boolean[], $7::timestamptz[],
 		$8::timestamptz[], $9::text[], $10::integer[], $11::integer[], $12::text[],
 		$13::timestamptz[], $14::timestamptz[], $15::text[], $16::text[], $17::timestamptz[],
-		$18::timestamptz[], $19::text[], $20::text[])`
+		$18::timestamptz[], $19::text[], $20::text[], $21::timestamptz[])`
 
-	insertDeliveries = `INSERT INTO deliveries (` + stateColumns + `) SELECT * FROM ` + unnestStates + `
-		ON CONFLICT DO NOTHING RETURNING shop_id, id`
+	attemptColumns = `shop_id, delivery_id, number, started_at, record, born`
 
-	insertAttempts = `INSERT INTO attempts (shop_id, delivery_id, number, started_at, record)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::timestamptz[], $5::bytea[])
-		ON CONFLICT DO NOTHING RETURNING shop_id, delivery_id, number, started_at`
-
-	insertChanges = `INSERT INTO changes (shop_id, delivery_id, at, status, reason)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[])
-		ON CONFLICT DO NOTHING`
+	changeColumns = `shop_id, delivery_id, at, status, reason, born`
 )
 
 // Write implements store.Store.
 func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 	rows := batch.Rows()
-	// Each statement sees what others committed meanwhile, which it must: an insert that passes over a row has waited
-	// for whoever was making it.
-	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
-	if err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
-		made, err := insert(ctx, tx, rows)
-		if err != nil {
-			return err
+	err := s.ensureParts(ctx, rows)
+	for try := 0; err == nil; try++ {
+		err = s.write(ctx, rows)
+		if !isCode(err, noPart) || try == 3 {
+			break
 		}
-		if made.decisions < len(rows.Decisions) {
-			if err := mergeDecisions(ctx, tx, rows.Decisions); err != nil {
-				return fmt.Errorf("merge decisions: %w", err)
-			}
+		// Another replica has dropped a part, or ended it early, since this one looked.
+		if err = s.parts.load(ctx, s.pool); err == nil {
+			err = s.ensureParts(ctx, rows)
 		}
-		tally := made.tally(rows)
-		if len(made.deliveries) < len(rows.Deliveries) {
-			if err := mergeDeliveries(ctx, tx, made.others(rows.Deliveries), tally); err != nil {
-				return fmt.Errorf("merge deliveries: %w", err)
-			}
-		}
-		return addStats(ctx, tx, tally.Rows())
-	}); err != nil {
+	}
+	if err != nil {
 		return fmt.Errorf("write to the log: %w", err)
 	}
 	return nil
 }
 
-// made is which rows were made, of those that may be there already.
-type made struct {
-	decisions  int // how many
-	deliveries map[key]bool
-	attempts   map[attemptKey]bool
+func (s *Store) write(ctx context.Context, rows store.Rows) error {
+	// Each statement sees what others committed meanwhile, which it must: an insert that passes over a row has waited
+	// for whoever was making it.
+	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
+	return pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error { return writer{tx, make(store.Tally)}.write(ctx, rows) })
 }
 
-type attemptKey struct {
-	key
-	number    int32
-	startedAt int64 // in microseconds
+// The codes of PostgreSQL's errors that are expected.
+const (
+	repeated = "23505" // a row is there already
+	noPart   = "23514" // there is no table for a row's time
+)
+
+func isCode(err error, code string) bool {
+	refusal, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && refusal.Code == code
 }
 
-// tally counts what was made.
-func (m made) tally(rows store.Rows) store.Tally {
-	t := make(store.Tally)
-	for _, d := range rows.Deliveries {
-		if m.deliveries[key{d.ShopID, d.ID}] {
-			t.Delivery(store.State{}, d)
+// writer writes one batch.
+type writer struct {
+	tx    pgx.Tx
+	tally store.Tally
+}
+
+func (w writer) write(ctx context.Context, rows store.Rows) error {
+	if _, err := add(ctx, w.tx, "events", eventColumns, rows.Events, eventValues); err != nil {
+		return fmt.Errorf("events: %w", err)
+	}
+	if err := w.decisions(ctx, rows.Decisions); err != nil {
+		return fmt.Errorf("decisions: %w", err)
+	}
+	if err := w.deliveries(ctx, rows.Deliveries); err != nil {
+		return fmt.Errorf("deliveries: %w", err)
+	}
+	made, err := add(ctx, w.tx, "attempts", attemptColumns, rows.Attempts, attemptValues)
+	if err != nil {
+		return fmt.Errorf("attempts: %w", err)
+	}
+	for _, a := range made {
+		w.tally.Attempt(a)
+	}
+	if _, err := add(ctx, w.tx, "changes", changeColumns, rows.Changes, changeValues); err != nil {
+		return fmt.Errorf("changes: %w", err)
+	}
+	for _, l := range rows.Lateness {
+		if _, err := w.tx.Exec(ctx, `INSERT INTO lateness VALUES ($1, $2) ON CONFLICT (day) DO UPDATE SET late = excluded.late
+			WHERE lateness.late < excluded.late`, l.Day, l.Late); err != nil {
+			return fmt.Errorf("lateness: %w", err)
 		}
 	}
-	for _, a := range rows.Attempts {
-		if m.attempts[attemptKey{key{a.ShopID, a.DeliveryID}, a.Number, a.StartedAt.UnixMicro()}] {
-			t.Attempt(a)
-		}
+	return addStats(ctx, w.tx, w.tally.Rows())
+}
+
+// add makes the rows that are not there, and gives those that it made. Rows of these tables never change, and nearly
+// always all of them are new: so they are copied, and when one of them was there, inserted one by one.
+func add[R any](ctx context.Context, tx pgx.Tx, table, columns string, rows []R, values func(R) []any) (made []R, err error) {
+	if len(rows) == 0 {
+		return nil, nil
 	}
-	return t
-}
-
-// others are the deliveries whose rows were there.
-func (m made) others(deliveries []store.State) []store.State {
-	return slices.DeleteFunc(slices.Clone(deliveries), func(d store.State) bool { return m.deliveries[key{d.ShopID, d.ID}] })
-}
-
-// insert makes the rows that are not there, in one round trip.
-func insert(ctx context.Context, tx pgx.Tx, rows store.Rows) (made, error) {
+	names := strings.Split(columns, ", ")
+	err = pgx.BeginFunc(ctx, tx, func(part pgx.Tx) error { // a savepoint
+		_, err := part.CopyFrom(ctx, pgx.Identifier{table}, names,
+			pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) { return values(rows[i]), nil }))
+		return err
+	})
+	if !isCode(err, repeated) {
+		return rows, err
+	}
 	var b pgx.Batch
-	m := made{deliveries: make(map[key]bool, len(rows.Deliveries)), attempts: make(map[attemptKey]bool, len(rows.Attempts))}
-	if len(rows.Events) > 0 {
-		b.Queue(insertEvents, eventArrays(rows.Events)...)
-	}
-	if len(rows.Decisions) > 0 {
-		b.Queue(insertDecisions, decisionArrays(rows.Decisions)...).Exec(count(&m.decisions))
-	}
-	if len(rows.Deliveries) > 0 {
-		b.Queue(insertDeliveries, stateArrays(rows.Deliveries)...).Query(func(found pgx.Rows) error {
-			var k key
-			_, err := pgx.ForEachRow(found, []any{&k.shopID, &k.id}, func() error { m.deliveries[k] = true; return nil })
-			return err
+	insert := `INSERT INTO ` + table + ` (` + columns + `) VALUES (` + parameters(len(names)) + `) ON CONFLICT DO NOTHING`
+	for _, row := range rows {
+		b.Queue(insert, values(row)...).Exec(func(tag pgconn.CommandTag) error {
+			if tag.RowsAffected() > 0 {
+				made = append(made, row)
+			}
+			return nil
 		})
 	}
-	if len(rows.Attempts) > 0 {
-		b.Queue(insertAttempts, attemptArrays(rows.Attempts)...).Query(func(found pgx.Rows) error {
-			var k attemptKey
-			var startedAt time.Time
-			_, err := pgx.ForEachRow(found, []any{&k.shopID, &k.id, &k.number, &startedAt}, func() error {
-				k.startedAt = startedAt.UnixMicro()
-				m.attempts[k] = true
-				return nil
-			})
-			return err
-		})
-	}
-	if len(rows.Changes) > 0 {
-		b.Queue(insertChanges, changeArrays(rows.Changes)...)
-	}
-	if b.Len() == 0 {
-		return m, nil
-	}
-	err := tx.SendBatch(ctx, &b).Close()
-	return m, err
+	return made, tx.SendBatch(ctx, &b).Close()
 }
 
-func count(n *int) func(pgconn.CommandTag) error {
-	return func(tag pgconn.CommandTag) error {
-		*n = int(tag.RowsAffected())
-		return nil
+// parameters are $1, $2 and so on.
+func parameters(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = "$" + strconv.Itoa(i+1)
 	}
+	return strings.Join(list, ", ")
 }
 
 type key struct{ shopID, id string }
 
-// mergeDecisions writes what the rows of decisions that are there do not know yet.
-func mergeDecisions(ctx context.Context, tx pgx.Tx, decisions []store.DecisionRow) error {
-	rows, err := tx.Query(ctx, `SELECT `+decisionColumns+` FROM decisions
-		WHERE (shop_id, event_id) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY event_id, shop_id FOR UPDATE`,
+// decisions makes the rows that are not there, and writes what the others do not know yet.
+func (w writer) decisions(ctx context.Context, decisions []store.DecisionRow) error {
+	if len(decisions) == 0 {
+		return nil
+	}
+	tag, err := w.tx.Exec(ctx, `INSERT INTO decisions (`+decisionColumns+`) SELECT * FROM `+unnestDecisions+`
+		ON CONFLICT DO NOTHING`, decisionArrays(decisions)...)
+	if err != nil || int(tag.RowsAffected()) == len(decisions) {
+		return err
+	}
+	rows, err := w.tx.Query(ctx, `SELECT `+decisionColumns+` FROM decisions
+		WHERE (shop_id, event_id, born) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[]))
+		ORDER BY event_id, shop_id, born FOR UPDATE`,
 		column(decisions, func(d store.DecisionRow) string { return d.ShopID }),
-		column(decisions, func(d store.DecisionRow) string { return d.EventID }))
+		column(decisions, func(d store.DecisionRow) string { return d.EventID }),
+		column(decisions, func(d store.DecisionRow) time.Time { return d.Born }))
 	if err != nil {
 		return err
 	}
@@ -189,18 +185,53 @@ func mergeDecisions(ctx context.Context, tx pgx.Tx, decisions []store.DecisionRo
 	if len(changed) == 0 {
 		return nil
 	}
-	_, err = tx.Exec(ctx, `UPDATE decisions SET event_type = n.event_type, at = n.at, decision = n.decision
+	_, err = w.tx.Exec(ctx, `UPDATE decisions SET event_type = n.event_type, at = n.at, decision = n.decision
 		FROM `+unnestDecisions+` AS n (`+decisionColumns+`)
-		WHERE decisions.shop_id = n.shop_id AND decisions.event_id = n.event_id`, decisionArrays(changed)...)
+		WHERE decisions.shop_id = n.shop_id AND decisions.event_id = n.event_id AND decisions.born = n.born`,
+		decisionArrays(changed)...)
 	return err
 }
 
-// mergeDeliveries writes what the rows of deliveries that are there do not know yet.
-func mergeDeliveries(ctx context.Context, tx pgx.Tx, deliveries []store.State, tally store.Tally) error {
-	rows, err := tx.Query(ctx, `SELECT `+stateColumns+` FROM deliveries
-		WHERE (shop_id, id) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY id, shop_id FOR UPDATE`,
+// deliveries makes the rows that are not there, and writes what the others do not know yet.
+func (w writer) deliveries(ctx context.Context, deliveries []store.State) error {
+	if len(deliveries) == 0 {
+		return nil
+	}
+	rows, err := w.tx.Query(ctx, `INSERT INTO deliveries (`+stateColumns+`) SELECT * FROM `+unnestStates+`
+		ON CONFLICT DO NOTHING RETURNING shop_id, id`, stateArrays(deliveries)...)
+	if err != nil {
+		return err
+	}
+	made := make(map[key]bool, len(deliveries))
+	var k key
+	if _, err := pgx.ForEachRow(rows, []any{&k.shopID, &k.id}, func() error {
+		made[k] = true
+		return nil
+	}); err != nil {
+		return err
+	}
+	var known []store.State
+	for _, d := range deliveries {
+		if made[key{d.ShopID, d.ID}] {
+			w.tally.Delivery(store.State{}, d)
+		} else {
+			known = append(known, d)
+		}
+	}
+	return w.merge(ctx, known)
+}
+
+// merge writes what the rows of deliveries do not know yet.
+func (w writer) merge(ctx context.Context, deliveries []store.State) error {
+	if len(deliveries) == 0 {
+		return nil
+	}
+	rows, err := w.tx.Query(ctx, `SELECT `+stateColumns+` FROM deliveries
+		WHERE (shop_id, id, born) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[]))
+		ORDER BY id, shop_id FOR UPDATE`,
 		column(deliveries, func(s store.State) string { return s.ShopID }),
-		column(deliveries, func(s store.State) string { return s.ID }))
+		column(deliveries, func(s store.State) string { return s.ID }),
+		column(deliveries, func(s store.State) time.Time { return store.Born(s.ID) }))
 	if err != nil {
 		return err
 	}
@@ -217,18 +248,19 @@ func mergeDeliveries(ctx context.Context, tx pgx.Tx, deliveries []store.State, t
 		before := byKey[key{s.ShopID, s.ID}]
 		if merged := before.Merge(s); merged != before {
 			changed = append(changed, merged)
-			tally.Delivery(before, merged)
+			w.tally.Delivery(before, merged)
 		}
 	}
 	if len(changed) == 0 {
 		return nil
 	}
-	_, err = tx.Exec(ctx, `UPDATE deliveries SET event_id = n.event_id, event_type = n.event_type, test = n.test, created_at = n.created_at, due = n.due, status = n.status,
+	_, err = w.tx.Exec(ctx, `UPDATE deliveries SET event_id = n.event_id, event_type = n.event_type, test = n.test,
+			created_at = n.created_at, due = n.due, status = n.status,
 			attempts_made = n.attempts_made, response_code = n.response_code, error_class = n.error_class,
 			attempt_started_at = n.attempt_started_at, attempt_at = n.attempt_at, attempt_status = n.attempt_status,
 			attempt_reason = n.attempt_reason, next_attempt_at = n.next_attempt_at,
 			change_at = n.change_at, change_status = n.change_status, change_reason = n.change_reason
 		FROM `+unnestStates+` AS n (`+stateColumns+`)
-		WHERE deliveries.shop_id = n.shop_id AND deliveries.id = n.id`, stateArrays(changed)...)
+		WHERE deliveries.shop_id = n.shop_id AND deliveries.id = n.id AND deliveries.born = n.born`, stateArrays(changed)...)
 	return err
 }

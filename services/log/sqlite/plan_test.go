@@ -23,20 +23,30 @@ func TestDeliveries_ReadsNoMoreThanItMust(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		filter store.Filter
-		index  string
+		search string // of the ids
 	}{
-		{"a shop's", store.Filter{}, "deliveries_by_shop (shop_id=?)"},
-		{"a shop's next page", store.Filter{Before: "dlv_1"}, "deliveries_by_shop (shop_id=? AND id<?)"},
-		{"a shop's by status", store.Filter{Status: "failed"}, "deliveries_by_shop (shop_id=?)"},
-		{"a shop's by type, code and time", store.Filter{EventType: "paid", Codes: store.Codes{Low: 404, High: 404}, From: at, To: at.Add(time.Hour)}, "deliveries_by_shop (shop_id=? AND id>? AND id<?)"},
-		{"a webhook's", store.Filter{WebhookID: "wh_1"}, "deliveries_by_webhook (shop_id=? AND webhook_id=?)"},
-		{"a webhook's next page by status", store.Filter{WebhookID: "wh_1", Status: "failed", Before: "dlv_1"}, "deliveries_by_webhook (shop_id=? AND webhook_id=? AND id<?)"},
+		{"a shop's", store.Filter{}, "COVERING INDEX deliveries_by_shop (shop_id=?)"},
+		{"a shop's next page", store.Filter{Before: "dlv_1"}, "COVERING INDEX deliveries_by_shop (shop_id=? AND id<?)"},
+		{"a shop's of a type", store.Filter{EventType: "paid"}, "COVERING INDEX deliveries_by_shop (shop_id=?)"},
+		{"a shop's of a time", store.Filter{From: at, To: at.Add(time.Hour)}, "INDEX deliveries_by_shop (shop_id=? AND id>? AND id<?)"},
+		{"a shop's by status", store.Filter{Status: "failed"}, "COVERING INDEX deliveries_troubled (shop_id=?)"},
+		{"a shop's by code", store.Filter{Codes: store.Codes{Low: 400, High: 499}}, "COVERING INDEX deliveries_troubled (shop_id=?)"},
+		{"a shop's by error", store.Filter{ErrorClass: "dns"}, "COVERING INDEX deliveries_troubled (shop_id=?)"},
+		{"a shop's without an answer", store.Filter{Codes: store.Codes{None: true}}, "INDEX deliveries_troubled (shop_id=?)"},
+		{"a shop's by type, code and time", store.Filter{EventType: "paid", Codes: store.Codes{Low: 404, High: 404}, From: at, To: at.Add(time.Hour)}, "INDEX deliveries_troubled (shop_id=? AND id>? AND id<?)"},
+		{"a webhook's", store.Filter{WebhookID: "wh_1"}, "COVERING INDEX deliveries_by_webhook (shop_id=? AND webhook_id=?)"},
+		{"a webhook's that were delivered", store.Filter{WebhookID: "wh_1", Status: "delivered"}, "INDEX deliveries_by_webhook (shop_id=? AND webhook_id=?)"},
+		{"a webhook's next page by status", store.Filter{WebhookID: "wh_1", Status: "failed", Before: "dlv_1"}, "COVERING INDEX deliveries_troubled (shop_id=? AND id<?)"},
+		{"one delivery", store.Filter{DeliveryID: "dlv_1"}, "COVERING INDEX deliveries_by_shop (shop_id=? AND id=?)"},
+		{"an event's", store.Filter{EventID: "evt"}, "COVERING INDEX deliveries_by_shop (shop_id=? AND id=?)"},
 	} {
-		test.filter.ShopID = "shop"
-		where, args := conditions(test.filter)
-		plan := explain(t, s, `SELECT `+stateColumns+` FROM deliveries WHERE `+where+` ORDER BY id DESC LIMIT ?`, append(args, 50)...)
-		if !strings.Contains(plan, "INDEX "+test.index) || strings.Contains(plan, "SCAN") || strings.Contains(plan, "TEMP B-TREE") {
-			t.Errorf("%s: got plan %q, want %q alone", test.name, plan, test.index)
+		test.filter.ShopID, test.filter.Limit = "shop", 50
+		query, args := listQuery(test.filter, 0, []string{"dlv_1"})
+		plan := strings.ReplaceAll(explain(t, s, query, args...), "SCAN json_each", "")
+		const page = "SEARCH deliveries USING INDEX deliveries_by_shop (shop_id=? AND id=?); "
+		if !strings.HasPrefix(plan, page) || !strings.Contains(plan[len(page):], "SEARCH deliveries USING "+test.search) ||
+			strings.Contains(plan, "SCAN") || strings.Contains(plan[len(page):], "TEMP B-TREE FOR") {
+			t.Errorf("%s: got plan %q, want the rows of %q alone", test.name, plan, test.search)
 		}
 	}
 	for _, query := range []string{

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
+	"time"
 
 	"shopbell.dev/services/log/store"
 )
@@ -87,16 +89,63 @@ func (s *Store) Deliveries(ctx context.Context, f store.Filter) (*store.Page, er
 
 // list reads the deliveries that a filter chooses but for its text.
 func (r reader) list(ctx context.Context, f store.Filter) ([]store.State, error) {
-	where, args := conditions(f)
+	late, err := r.lateness(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
 	if f.EventID != "" {
 		decision, err := r.decision(ctx, store.Key(f.ShopID), store.Key(f.EventID))
 		if err != nil || decision == nil {
 			return nil, err
 		}
-		where += ` AND id IN (SELECT value FROM json_each(?))`
-		args = append(args, jsonList(store.DeliveryIDs(decision.Decision)))
+		ids = store.DeliveryIDs(decision.Decision)
 	}
-	return r.states(ctx, where+` ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
+	query, args := listQuery(f, late, ids)
+	return collect(ctx, r, query, args, scanState)
+}
+
+// listQuery finds the ids of the page in an index alone where it can, and only then reads the rows. ids are those of the
+// event's deliveries, if the filter names one.
+func listQuery(f store.Filter, late time.Duration, ids []string) (query string, args []any) {
+	where, args := conditions(f, late)
+	if f.EventID != "" {
+		where += ` AND id IN (SELECT value FROM json_each(?))`
+		args = append(args, jsonList(ids))
+	}
+	query = `SELECT ` + stateColumns + ` FROM deliveries WHERE shop_id = ? AND id IN (
+		SELECT id FROM deliveries INDEXED BY ` + index(f) + ` WHERE ` + where + ` ORDER BY id DESC LIMIT ?) ORDER BY id DESC`
+	return query, append(append([]any{store.Key(f.ShopID)}, args...), f.Limit)
+}
+
+// index is the one whose rows are the fewest to go through.
+func index(f store.Filter) string {
+	switch {
+	case f.Troubled():
+		return "deliveries_troubled"
+	case f.WebhookID != "":
+		return "deliveries_by_webhook"
+	default:
+		return "deliveries_by_shop"
+	}
+}
+
+// troubled is the condition of the index deliveries_troubled, word by word.
+const troubled = `status <> 'delivered' OR response_code NOT BETWEEN 200 AND 299 OR error_class <> ''`
+
+// lateness is what Filter.Span needs to know.
+func (r reader) lateness(ctx context.Context, f store.Filter) (time.Duration, error) {
+	if f.From.IsZero() {
+		return 0, nil
+	}
+	to := int64(math.MaxInt64)
+	if !f.To.IsZero() {
+		to = f.To.UnixMicro()
+	}
+	var late sql.NullInt64
+	err := r.tx.QueryRowContext(ctx, `SELECT max(late) FROM lateness WHERE day > ? AND day <= ?`,
+		f.From.Add(-24*time.Hour).UnixMicro(), to).Scan(&late)
+	return time.Duration(late.Int64) * time.Microsecond, err
 }
 
 // data reads the data of these deliveries' events, by their ids.
@@ -119,7 +168,7 @@ func (r reader) data(ctx context.Context, states []store.State) (map[string][]by
 }
 
 // conditions are the filter's as SQL, but for the event.
-func conditions(f store.Filter) (where string, args []any) {
+func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	all := []string{"shop_id = ?"}
 	args = []any{store.Key(f.ShopID)}
 	add := func(condition string, values ...any) {
@@ -151,7 +200,10 @@ func conditions(f store.Filter) (where string, args []any) {
 	if !f.To.IsZero() {
 		add("created_at < ?", f.To.UnixMicro())
 	}
-	low, high := f.Span()
+	if f.Troubled() {
+		add("(" + troubled + ")")
+	}
+	low, high := f.Span(late)
 	if low != "" {
 		add("id >= ?", low)
 	}

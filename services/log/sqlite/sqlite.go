@@ -99,6 +99,9 @@ func dsn(path string) string {
 		"busy_timeout(10000)",
 		// 16 MB of pages: the upper levels of all trees.
 		"cache_size(-16000)",
+		// The write-ahead log goes into the file 32 MB at a time, and not 4: a page that many batches change is written
+		// there once.
+		"wal_autocheckpoint(8000)",
 		// A burst or a long read lets the write-ahead log grow; afterwards it is cut to 64 MB.
 		"journal_size_limit(67108864)",
 	}}

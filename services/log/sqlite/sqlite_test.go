@@ -48,6 +48,24 @@ func TestStore(t *testing.T) { storetest.Run(t, open) }
 
 func BenchmarkWrite(b *testing.B) { storetest.BenchmarkWrite(b, open) }
 
+func TestOpen_TakesWhatEarlierReleasesWrote(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log.db")
+	dump, err := os.ReadFile("testdata/version1.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Exec(string(dump))
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	storetest.Migrated(t, openAt(t, path), open(t))
+}
+
 func TestOpen_TakesAnyPathAndKeepsItPrivate(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "new folder", "a?b#c%20d&_pragma=query_only(1).db")

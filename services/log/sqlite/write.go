@@ -24,7 +24,7 @@ type statements struct {
 	insertEvent                                  *sql.Stmt
 	insertDecision, readDecision, updateDecision *sql.Stmt
 	insertDelivery, readDelivery, updateDelivery *sql.Stmt
-	insertAttempt, insertChange                  *sql.Stmt
+	insertAttempt, insertChange, raiseLateness   *sql.Stmt
 	readStats, writeStats                        *sql.Stmt
 }
 
@@ -54,6 +54,8 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 			VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`),
 		insertChange: one(`INSERT INTO changes (shop_id, delivery_id, at, status, reason)
 			VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`),
+		raiseLateness: one(`INSERT INTO lateness (day, late) VALUES (?,?)
+			ON CONFLICT (day) DO UPDATE SET late = excluded.late WHERE late < excluded.late`),
 
 		readStats:  one(readStats),
 		writeStats: one(writeStats),
@@ -68,7 +70,7 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 func (s statements) on(ctx context.Context, tx *sql.Tx) statements {
 	for _, stmt := range []**sql.Stmt{
 		&s.insertEvent, &s.insertDecision, &s.readDecision, &s.updateDecision,
-		&s.insertDelivery, &s.readDelivery, &s.updateDelivery, &s.insertAttempt, &s.insertChange,
+		&s.insertDelivery, &s.readDelivery, &s.updateDelivery, &s.insertAttempt, &s.insertChange, &s.raiseLateness,
 		&s.readStats, &s.writeStats,
 	} {
 		*stmt = tx.StmtContext(ctx, *stmt)
@@ -131,6 +133,11 @@ func (w writer) write(ctx context.Context, rows store.Rows) error {
 	for _, c := range rows.Changes {
 		if _, err := w.exec(ctx, w.insertChange, c.ShopID, c.DeliveryID, micros(c.At), c.Status, c.Reason); err != nil {
 			return fmt.Errorf("write change of %s/%s: %w", c.ShopID, c.DeliveryID, err)
+		}
+	}
+	for _, l := range rows.Lateness {
+		if _, err := w.exec(ctx, w.raiseLateness, micros(l.Day), l.Late.Microseconds()); err != nil {
+			return fmt.Errorf("write how late deliveries of %s were matched: %w", l.Day, err)
 		}
 	}
 	return w.stats(ctx, w.tally.Rows())

@@ -72,9 +72,11 @@ func decodeDecision(b []byte) *busv1.Decision {
 }
 
 // DeliveryIDs are the keys of the deliveries that a stored decision names, in its order.
-func DeliveryIDs(decision []byte) []string {
+func DeliveryIDs(decision []byte) []string { return namedBy(decodeDecision(decision)) }
+
+func namedBy(d *busv1.Decision) []string {
 	var ids []string
-	for _, c := range decodeDecision(decision).GetConsidered() {
+	for _, c := range d.GetConsidered() {
 		if c.GetDeliveryId() != "" {
 			ids = append(ids, Key(c.GetDeliveryId()))
 		}

@@ -32,9 +32,17 @@ type Codes struct {
 	None      bool // attempted, and not answered at all
 }
 
+// Troubled says that the filter chooses only deliveries that were not simply delivered with a 2xx and no error. Stores
+// have an index of these: they are few, and what people look for.
+func (f Filter) Troubled() bool {
+	return f.Status != "" && f.Status != "delivered" || f.Codes.None || f.Codes.High > 0 && (f.Codes.High < 200 || f.Codes.Low > 299) ||
+		f.ErrorClass != ""
+}
+
 // Span is between which ids the filter's deliveries lie: from low on, and less than high, where they are not empty.
-// It spares a database reading what is older or newer; the exact times are still to be compared.
-func (f Filter) Span() (low, high string) {
+// It spares a database reading what is older or newer; the exact times are still to be compared. late is the longest time
+// between an event and its matching among deliveries created between From and To, as the store remembers it.
+func (f Filter) Span(late time.Duration) (low, high string) {
 	high = Key(f.Before)
 	if !f.To.IsZero() {
 		if bound := idAt(f.To.Add(clocksApart)); high == "" || bound < high {
@@ -42,15 +50,15 @@ func (f Filter) Span() (low, high string) {
 		}
 	}
 	if !f.From.IsZero() {
-		low = idAt(f.From.Add(-lateMatch))
+		low = idAt(f.From.Add(-max(late, usualLateness)))
 	}
 	return low, high
 }
 
 const (
-	// A delivery's id holds the time at which its event was accepted, and created_at the time at which it was
-	// matched. So long may subscription have been away between the two; the bus keeps events for a week.
-	lateMatch = 8 * 24 * time.Hour
+	// A delivery's id holds the time at which its event was accepted, and created_at the time at which it was matched.
+	// Stores remember when that took longer: subscription was away, or far behind.
+	usualLateness = time.Minute
 	// How far the clock of the one may be ahead of the other's.
 	clocksApart = 10 * time.Minute
 )
@@ -62,11 +70,12 @@ func idAt(t time.Time) string {
 	return id.Delivery + u.String()[:10]
 }
 
-// TimeOf is the time that a delivery's id holds: when its event was accepted. It is zero for an id that is not ours.
-func TimeOf(deliveryID string) time.Time {
-	u, err := ulid.ParseStrict(strings.TrimPrefix(deliveryID, id.Delivery))
-	if err != nil || u.Timestamp().Year() > 9999 {
-		return time.Time{}
+// Born is the time that a delivery's id holds: when its event was accepted. It is 1970 for an id that is not ours.
+func Born(deliveryID string) time.Time {
+	rest, ours := strings.CutPrefix(deliveryID, id.Delivery)
+	u, err := ulid.ParseStrict(rest)
+	if !ours || err != nil || u.Timestamp().Year() > 9999 {
+		return unknownTime
 	}
 	return u.Timestamp().UTC()
 }

@@ -17,6 +17,7 @@ type Rows struct {
 	Deliveries []State
 	Attempts   []AttemptRow
 	Changes    []ChangeRow
+	Lateness   []LatenessRow
 }
 
 // EventRow is an event.
@@ -33,6 +34,8 @@ type DecisionRow struct {
 	ShopID, EventID, EventType string
 	At                         time.Time
 	Decision                   []byte // a busv1.Decision
+	// Born is that of the first delivery that the decision names; without any it is At.
+	Born time.Time
 }
 
 // AttemptRow is one attempt.
@@ -48,6 +51,12 @@ type AttemptRow struct {
 type ChangeRow struct {
 	ShopID, DeliveryID string
 	Change
+}
+
+// LatenessRow says how late deliveries were matched that were created on a day, where it is more than is usual.
+type LatenessRow struct {
+	Day  time.Time
+	Late time.Duration
 }
 
 type key struct{ shopID, id string }
@@ -108,6 +117,10 @@ func (m *builder) decision(r *busv1.Record, d *busv1.Decision) {
 	at := orTime(Time(r.GetAt()), unknownTime)
 	row := DecisionRow{
 		ShopID: Key(r.GetShopId()), EventID: Key(r.GetEventId()), EventType: Key(r.GetEventType()), At: at, Decision: blob(d),
+		Born: at,
+	}
+	if ids := namedBy(d); len(ids) > 0 {
+		row.Born = Born(ids[0])
 	}
 	k := key{row.ShopID, row.EventID}
 	if known := m.decisions[k]; known != nil {
@@ -193,7 +206,26 @@ func (m *builder) rows() Rows {
 	r.Changes = sorted(m.changes, func(a, b ChangeRow) int {
 		return cmp.Or(cmp.Compare(a.DeliveryID, b.DeliveryID), a.Change.compare(b.Change), cmp.Compare(a.ShopID, b.ShopID))
 	})
+	r.Lateness = lateness(r.Deliveries)
 	return r
+}
+
+func lateness(deliveries []State) []LatenessRow {
+	var late map[time.Time]time.Duration
+	for _, d := range deliveries {
+		if by := d.CreatedAt.Sub(Born(d.ID)); by > usualLateness && Born(d.ID) != unknownTime {
+			if late == nil {
+				late = make(map[time.Time]time.Duration)
+			}
+			day := d.CreatedAt.Truncate(24 * time.Hour)
+			late[day] = max(late[day], by)
+		}
+	}
+	rows := make([]LatenessRow, 0, len(late))
+	for day, by := range late {
+		rows = append(rows, LatenessRow{day, by})
+	}
+	return sorted(rows, func(a, b LatenessRow) int { return a.Day.Compare(b.Day) })
 }
 
 // sorted puts rows in the order of their keys and drops repeats; the first one counts.

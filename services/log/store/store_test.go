@@ -182,27 +182,30 @@ func TestFilter_Span(t *testing.T) {
 	t.Parallel()
 	at := func(d time.Duration) string { return id.New(id.Delivery, noon.Add(d)) }
 	f := Filter{From: noon, To: noon.Add(time.Hour)}
-	low, high := f.Span()
+	low, high := f.Span(0)
 	for _, test := range []struct {
 		name   string
 		id     string
 		within bool
 	}{
 		{"in the middle", at(time.Minute), true},
-		{"matched a week after its event", at(-7 * 24 * time.Hour), true},
+		{"matched half a minute after its event", at(-30 * time.Second), true},
 		{"made by a clock that is ahead", at(time.Hour + 9*time.Minute), true},
-		{"long before", at(-9 * 24 * time.Hour), false},
+		{"long before", at(-2 * time.Minute), false},
 		{"after", at(2 * time.Hour), false},
 	} {
 		if got := low <= test.id && test.id < high; got != test.within {
 			t.Errorf("%s: %s between %s and %s: got %v, want %v", test.name, test.id, low, high, got, test.within)
 		}
 	}
+	if low, _ := f.Span(7 * 24 * time.Hour); low > at(-7*24*time.Hour) {
+		t.Errorf("low on a day on which some were matched a week late: got %s, want less than %s", low, at(-7*24*time.Hour))
+	}
 	f.Before = at(time.Minute)
-	if _, high := f.Span(); high != f.Before {
+	if _, high := f.Span(0); high != f.Before {
 		t.Errorf("high with a page before: got %s, want %s", high, f.Before)
 	}
-	if low, high := (Filter{}).Span(); low != "" || high != "" {
+	if low, high := (Filter{}).Span(time.Hour); low != "" || high != "" {
 		t.Errorf("span without times: got %q to %q, want none", low, high)
 	}
 }

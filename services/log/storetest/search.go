@@ -188,6 +188,9 @@ func findsLateMatches(t *testing.T, s bundle) {
 	}})
 	same(t, "from", s.list(store.Filter{ShopID: "shop", From: noon.Add(week)}), []string{deliveryID(1)})
 	same(t, "to", s.list(store.Filter{ShopID: "shop", To: noon.Add(time.Second)}), []string{deliveryID(60)})
+	// Those of other days are found as before.
+	s.write(store.Batch{Records: []*busv1.Record{decision("shop", "evt_3", 2*week, matched("wh_1", deliveryID(14*86400)))}})
+	same(t, "from a usual day", s.list(store.Filter{ShopID: "shop", From: noon.Add(2 * week)}), []string{deliveryID(14 * 86400)})
 	same(t, "before 1970", s.list(store.Filter{ShopID: "shop", To: time.Unix(-1, 0)}), []string{})
 	same(t, "long after", s.list(store.Filter{ShopID: "shop", From: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}), []string{})
 }
