@@ -136,7 +136,7 @@ func Consumers() []Consumer {
 		consumer(Events, Matcher, "events.>", 10_000),
 		consumer(Events, LogEvents, "events.>", 20_000),
 		consumer(Deliveries, Sender, "deliveries.*.*", 20_000),
-		consumer(Outcomes, LogOutcomes, "outcomes.*.*", 20_000),
+		consumer(Outcomes, LogOutcomes, OutcomeSubjects, 20_000),
 		consumer(Outcomes, Switcher, "outcomes.*.*.switch", 1_000),
 	}
 }

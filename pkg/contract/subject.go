@@ -103,6 +103,22 @@ func OutcomeSubject(shop, webhookID string) string {
 	return "outcomes." + shopToken(shop) + "." + webhookID
 }
 
+// OutcomeSubjects is where all records lie.
+const OutcomeSubjects = "outcomes.*.*"
+
+// ParseOutcomeSubject takes a record's subject apart; webhookID is empty where it speaks of no webhook alone.
+func ParseOutcomeSubject(subject string) (shop, webhookID string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, "outcomes.")
+	token, webhookID, cut := strings.Cut(rest, ".")
+	if !ok || !cut || token == "" || webhookID == "" || strings.Contains(webhookID, ".") {
+		return "", "", false
+	}
+	if webhookID == "_" {
+		webhookID = ""
+	}
+	return shopOf(token), webhookID, true
+}
+
 // SwitchSubject is where the wish lies that a webhook be switched off.
 func SwitchSubject(shop, webhookID string) string { return OutcomeSubject(shop, webhookID) + ".switch" }
 

@@ -189,3 +189,18 @@ func TestDeliverySubject_SpreadsWebhooksOverAllShards(t *testing.T) {
 		t.Errorf("%d shards are used, want all 16", len(shards))
 	}
 }
+
+func TestParseOutcomeSubject_GivesBackWhatItWasMadeOf(t *testing.T) {
+	t.Parallel()
+	for _, webhookID := range []string{"wh_1", ""} {
+		shop, got, ok := contract.ParseOutcomeSubject(contract.OutcomeSubject("tulip.shop", webhookID))
+		if !ok || shop != "tulip.shop" || got != webhookID {
+			t.Errorf("webhook %q: got shop %q, webhook %q, %v", webhookID, shop, got, ok)
+		}
+	}
+	for _, subject := range []string{contract.SwitchSubject("tulip.shop", "wh_1"), contract.HeldSubject("wh_1"), "outcomes.", "outcomes..wh_1", "outcomes.tulip."} {
+		if shop, webhookID, ok := contract.ParseOutcomeSubject(subject); ok {
+			t.Errorf("%q: got shop %q, webhook %q; want that it is no record's", subject, shop, webhookID)
+		}
+	}
+}

@@ -90,7 +90,11 @@ func (g guard) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo,
 	if err != nil {
 		return err
 	}
-	return next(srv, &guarded{s, g.keys, info.FullMethod, with(s.Context(), who)})
+	s = &guarded{s, g.keys, info.FullMethod, with(s.Context(), who)}
+	if !info.IsClientStream { // whoever takes many messages says himself what is wrong with which
+		s = checked{s, g}
+	}
+	return next(srv, s)
 }
 
 // guarded is a stream whose messages are looked at one by one: each may name another shop, and the key may be deleted
@@ -123,6 +127,20 @@ func (s *guarded) SendMsg(m any) error {
 		return err
 	}
 	return s.ServerStream.SendMsg(m)
+}
+
+// checked is a stream whose request is held against the rules in its proto.
+type checked struct {
+	grpc.ServerStream
+	guard guard
+}
+
+// RecvMsg receives a request that is valid.
+func (c checked) RecvMsg(m any) error {
+	if err := c.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return c.guard.valid(m)
 }
 
 func panicked(p any) error { return errors.New("panic: " + toText(p) + "\n" + string(debug.Stack())) }

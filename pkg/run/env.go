@@ -41,6 +41,8 @@ type Env struct {
 	Shop shop.Defaults
 	// Version is the program's.
 	Version string
+	// Stopping is closed when the process begins to stop: an answer that would never end by itself ends then.
+	Stopping <-chan struct{}
 
 	local func() (*grpc.ClientConn, error)
 }

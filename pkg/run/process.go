@@ -183,7 +183,7 @@ func (p *Process) Run(ctx context.Context) (err error) {
 	env := &Env{
 		Log: p.Log, Bus: b, Profiles: profiles, Tracing: tel.Provider(), Metrics: tel.Metrics, GRPC: grpcServer,
 		HTTP: http.NewServeMux(), Guard: p.Common.guard(), Keys: shopKeys,
-		Shop: p.Common.Shop, Version: Version,
+		Shop: p.Common.Shop, Version: Version, Stopping: ctx.Done(),
 	}
 	env.local = func() (*grpc.ClientConn, error) {
 		return grpc.NewClient("passthrough:///inside", append(env.dialOptions(),

@@ -60,6 +60,7 @@ type Gateway struct {
 	print printer
 
 	subscription subscriptionv1.SubscriptionServiceClient
+	log          logv1.LogServiceClient
 }
 
 // readStrictly has query parameters read by strictQuery. grpc-gateway keeps that for the whole process, and not for a
@@ -89,7 +90,10 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 			return subscriptionv1.RegisterSubscriptionServiceHandler(ctx, mux, conn)
 		}},
 		{cfg.Sender, senderv1.RegisterSenderServiceHandler},
-		{cfg.Log, logv1.RegisterLogServiceHandler},
+		{cfg.Log, func(ctx context.Context, mux *runtime.ServeMux, conn *grpc.ClientConn) error {
+			g.log = logv1.NewLogServiceClient(conn)
+			return logv1.RegisterLogServiceHandler(ctx, mux, conn)
+		}},
 	} {
 		conn, err := env.Dial(room.address)
 		if err != nil {
@@ -104,8 +108,19 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		return otelhttp.NewHandler(h, "REST", otelhttp.WithTracerProvider(env.Tracing), otelhttp.WithPropagators(propagation.TraceContext{}))
 	}
 	env.HTTP.Handle("/v1/", traced(mux))
-	env.HTTP.Handle("POST /v1/shops/{shop_id}/events:explain", traced(http.HandlerFunc(g.explain)))
-	env.HTTP.Handle("POST /v1/shops/{shop_id}/webHooks", traced(http.HandlerFunc(g.createResource)))
+	var byHand []string // the paths of what is written by hand
+	for _, call := range []struct {
+		method, path string
+		answer       http.HandlerFunc
+	}{
+		{http.MethodPost, "/v1/shops/{shop_id}/events:explain", g.explain},
+		{http.MethodPost, "/v1/shops/{shop_id}/webHooks", g.createResource},
+		{http.MethodGet, "/v1/shops/{shop_id}/deliveries:tail", g.tail},
+		{http.MethodGet, "/v1/shops/{shop_id}/deliveries:export", g.export},
+	} {
+		env.HTTP.Handle(call.method+" "+call.path, traced(call.answer))
+		byHand = append(byHand, call.path)
+	}
 	document, err := openapi.Document()
 	if err != nil {
 		return nil, err
@@ -114,7 +129,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		w.Header().Set("Content-Type", event.JSON)
 		_, _ = w.Write(document)
 	})
-	for _, only := range []string{"/v1/shops/{shop_id}/events", "/v1/shops/{shop_id}/events:explain", "/v1/shops/{shop_id}/webHooks"} {
+	for _, only := range append(byHand, "/v1/shops/{shop_id}/events") {
 		env.HTTP.HandleFunc(only, func(w http.ResponseWriter, r *http.Request) {
 			g.noRoute(r.Context(), nil, nil, w, r, http.StatusMethodNotAllowed)
 		})

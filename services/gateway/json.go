@@ -50,6 +50,14 @@ func (printer) Marshal(v any) ([]byte, error) {
 	if !ok {
 		return inner.Marshal(v)
 	}
+	// protojson puts blanks where it likes, so that nobody relies on them; people read this.
+	return printed(m, func(out *bytes.Buffer, text []byte) error { return json.Indent(out, text, "", "  ") })
+}
+
+// line prints a message on one line, as Marshal does otherwise. It is for messages without events' data, which keep line breaks of their own.
+func (printer) line(m proto.Message) ([]byte, error) { return printed(m, json.Compact) }
+
+func printed(m proto.Message, layout func(out *bytes.Buffer, text []byte) error) ([]byte, error) {
 	var at places
 	if _, err := rand.Read(at.salt[:]); err != nil {
 		return nil, err
@@ -60,9 +68,8 @@ func (printer) Marshal(v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// protojson puts blanks where it likes, so that nobody relies on them; people read this.
 	var lines bytes.Buffer
-	if err := json.Indent(&lines, text, "", "  "); err != nil {
+	if err := layout(&lines, text); err != nil {
 		return nil, err
 	}
 	return append(at.fill(lines.Bytes()), '\n'), nil

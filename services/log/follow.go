@@ -26,6 +26,7 @@ func (l *Log) Run(ctx context.Context, ready func()) error {
 	followers, work := errgroup.WithContext(ctx)
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogEvents, how, l.writeEvents) })
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogOutcomes, how, l.writeRecords) })
+	followers.Go(func() error { return l.tails.run(work) })
 	err := followers.Wait()
 	if cerr := l.store.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("close the log: %w", cerr)

@@ -15,6 +15,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/event"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/rpc"
 	"shopbell.dev/pkg/webhook"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
 
@@ -174,8 +175,8 @@ func (l *Log) ask(ctx context.Context, d *contract.Delivery, m *nats.Msg) error 
 	return fault.Away(2*time.Second, "the bus did not take delivery %s; try again: %w", d.ID, err)
 }
 
-// asker is the name of the key that a call came with.
-func asker(context.Context) string { return "" }
+// asker is the key by which a call came, as a header can hold it.
+func asker(ctx context.Context) string { return oneLine(rpc.Caller(ctx)) }
 
 // oneLine is a text as a header can hold it.
 func oneLine(text string) string {

@@ -58,6 +58,7 @@ type Log struct {
 	cfg      Config
 	env      *run.Env
 	webhooks *webhook.Directory // to read single ones from the bucket; it follows nothing
+	tails    *tails
 
 	written *prometheus.CounterVec
 	lag     prometheus.Gauge
@@ -77,7 +78,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		return nil, err
 	}
 	l := &Log{
-		queries: queries{store: st}, cfg: cfg, env: env, webhooks: webhooks,
+		queries: queries{store: st}, cfg: cfg, env: env, webhooks: webhooks, tails: newTails(env),
 		written: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shopbell_log_written_total", Help: "Messages that the log has written, by stream."}, []string{"stream"}),
 		lag:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_log_lag_seconds", Help: "Age of the oldest message in the batch that was written last."}),
 		writing: prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+
 	"shopbell.dev/services/log/store"
 )
 
@@ -64,6 +66,17 @@ func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store
 			return nil, fmt.Errorf("read the event of delivery %s/%s: %w", shopID, deliveryID, err)
 		}
 		return store.NewDelivery(state, event, attempts, changes), nil
+	})
+}
+
+// Attempts implements store.Store.
+func (s *Store) Attempts(ctx context.Context, shopID string, deliveryIDs []string) (map[string][]*shopbellv1.Attempt, error) {
+	return snapshot(ctx, s, func(r reader) (map[string][]*shopbellv1.Attempt, error) {
+		attempts, _, err := r.history(ctx, store.Key(shopID), deliveryIDs)
+		if err != nil {
+			return nil, fmt.Errorf("read attempts of deliveries of %s: %w", shopID, err)
+		}
+		return store.AttemptsOf(attempts), nil
 	})
 }
 

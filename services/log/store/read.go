@@ -56,10 +56,7 @@ func NewDelivery(state State, event *EventRow, attempts []AttemptRow, changes []
 func newDelivery(state State, attempts []AttemptRow, changes []ChangeRow) *Delivery {
 	d := &Delivery{Delivery: state.Proto()}
 	for _, row := range attempts {
-		made := &busv1.AttemptMade{}
-		if err := proto.Unmarshal(row.Record, made); err != nil || made.GetAttempt() == nil {
-			made.Attempt = &shopbellv1.Attempt{Number: row.Number, StartedAt: stamp(row.StartedAt)}
-		}
+		made := row.made()
 		d.Attempts = append(d.Attempts, made)
 		d.Delivery.Attempts = append(d.Delivery.Attempts, made.GetAttempt())
 	}
@@ -67,6 +64,24 @@ func newDelivery(state State, attempts []AttemptRow, changes []ChangeRow) *Deliv
 		d.Changes = append(d.Changes, row.Change)
 	}
 	return d
+}
+
+// made is the row's record. Of one that somebody else damaged only the row itself speaks.
+func (r AttemptRow) made() *busv1.AttemptMade {
+	made := &busv1.AttemptMade{}
+	if err := proto.Unmarshal(r.Record, made); err != nil || made.GetAttempt() == nil {
+		made.Attempt = &shopbellv1.Attempt{Number: r.Number, StartedAt: stamp(r.StartedAt)}
+	}
+	return made
+}
+
+// AttemptsOf are the attempts of these rows, by their deliveries.
+func AttemptsOf(rows []AttemptRow) map[string][]*shopbellv1.Attempt {
+	of := make(map[string][]*shopbellv1.Attempt)
+	for _, row := range rows {
+		of[row.DeliveryID] = append(of[row.DeliveryID], row.made().GetAttempt())
+	}
+	return of
 }
 
 // body is what the last attempt sent, and whether that is known.

@@ -42,6 +42,11 @@ type Store interface {
 	// begin before daysUntil. more says that it is to be called again; it takes small steps, so that writing goes on
 	// between them.
 	ThinStats(ctx context.Context, hoursUntil, daysUntil time.Time) (more bool, err error)
+
+	// Attempts reads the attempts of these deliveries, each delivery's in their order, by the deliveries' ids. A delivery
+	// without any is left out.
+	Attempts(ctx context.Context, shopID string, deliveryIDs []string) (map[string][]*shopbellv1.Attempt, error)
+
 	// Close ends all connections. It waits for calls that are under way.
 	Close() error
 }

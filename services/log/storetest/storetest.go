@@ -123,6 +123,14 @@ func readsDeliveries(t *testing.T, s bundle) {
 		Attempts: []*busv1.AttemptMade{first.GetAttempt(), second.GetAttempt()},
 		Changes:  []store.Change{{At: noon.Add(2 * time.Minute), Status: "cancelled", Reason: "because of cancelled"}},
 	}
+	attempts, err := s.Attempts(context.Background(), "shop", []string{deliveryID(1), deliveryID(2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "attempts by delivery", attempts, map[string][]*shopbellv1.Attempt{deliveryID(1): want.Attempts})
+	if of, err := s.Attempts(context.Background(), "other", []string{deliveryID(1)}); err != nil || len(of) != 0 {
+		t.Errorf("attempts of another shop: got %v, %v; want none", of, err)
+	}
 	same(t, "delivery of the event", s.event("shop", "evt").Deliveries, []*store.Delivery{whole})
 
 	want.Body, whole.BodyKnown = []byte(`{"data":1}`), true

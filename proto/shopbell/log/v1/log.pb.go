@@ -302,6 +302,264 @@ func (x *ListDeliveriesResponse) GetSearchedTo() *timestamppb.Timestamp {
 	return nil
 }
 
+// One thing that happened to a delivery.
+type TailDeliveriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place among all that happens, ascending. Several may have the same.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When it happened.
+	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// "attempt" (one was made, and the delivery has the status that follows from it), "status" (it took a status without
+	// an attempt) or "gap" (the caller was too slow).
+	What string `protobuf:"bytes,3,opt,name=what,proto3" json:"what,omitempty"`
+	// The delivery with the status that it took. An attempt is the only one in its attempts, without headers and answer.
+	// Absent from a gap.
+	Delivery *v1.Delivery `protobuf:"bytes,4,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// Of a gap: how many were left out because they came faster than the caller took them.
+	Missed        uint32 `protobuf:"varint,5,opt,name=missed,proto3" json:"missed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailDeliveriesResponse) Reset() {
+	*x = TailDeliveriesResponse{}
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailDeliveriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailDeliveriesResponse) ProtoMessage() {}
+
+func (x *TailDeliveriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailDeliveriesResponse.ProtoReflect.Descriptor instead.
+func (*TailDeliveriesResponse) Descriptor() ([]byte, []int) {
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TailDeliveriesResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TailDeliveriesResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *TailDeliveriesResponse) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *TailDeliveriesResponse) GetDelivery() *v1.Delivery {
+	if x != nil {
+		return x.Delivery
+	}
+	return nil
+}
+
+func (x *TailDeliveriesResponse) GetMissed() uint32 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+// Some deliveries of an export.
+type ExportDeliveriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deliveries, without bodies and attempts.
+	Deliveries    []*v1.Delivery `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportDeliveriesResponse) Reset() {
+	*x = ExportDeliveriesResponse{}
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportDeliveriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportDeliveriesResponse) ProtoMessage() {}
+
+func (x *ExportDeliveriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportDeliveriesResponse.ProtoReflect.Descriptor instead.
+func (*ExportDeliveriesResponse) Descriptor() ([]byte, []int) {
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ExportDeliveriesResponse) GetDeliveries() []*v1.Delivery {
+	if x != nil {
+		return x.Deliveries
+	}
+	return nil
+}
+
+// Some attempts of an export.
+type ExportAttemptsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attempts.
+	Attempts      []*ExportedAttempt `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAttemptsResponse) Reset() {
+	*x = ExportAttemptsResponse{}
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAttemptsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAttemptsResponse) ProtoMessage() {}
+
+func (x *ExportAttemptsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAttemptsResponse.ProtoReflect.Descriptor instead.
+func (*ExportAttemptsResponse) Descriptor() ([]byte, []int) {
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ExportAttemptsResponse) GetAttempts() []*ExportedAttempt {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+// An attempt and what it belongs to.
+type ExportedAttempt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The delivery.
+	DeliveryId string `protobuf:"bytes,1,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
+	// Its event.
+	EventId string `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// The event's type.
+	EventType string `protobuf:"bytes,3,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	// The webhook.
+	WebhookId string `protobuf:"bytes,4,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	// The attempt.
+	Attempt       *v1.Attempt `protobuf:"bytes,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportedAttempt) Reset() {
+	*x = ExportedAttempt{}
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportedAttempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportedAttempt) ProtoMessage() {}
+
+func (x *ExportedAttempt) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportedAttempt.ProtoReflect.Descriptor instead.
+func (*ExportedAttempt) Descriptor() ([]byte, []int) {
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ExportedAttempt) GetDeliveryId() string {
+	if x != nil {
+		return x.DeliveryId
+	}
+	return ""
+}
+
+func (x *ExportedAttempt) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *ExportedAttempt) GetEventType() string {
+	if x != nil {
+		return x.EventType
+	}
+	return ""
+}
+
+func (x *ExportedAttempt) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *ExportedAttempt) GetAttempt() *v1.Attempt {
+	if x != nil {
+		return x.Attempt
+	}
+	return nil
+}
+
 // Which delivery to read.
 type GetDeliveryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -315,7 +573,7 @@ type GetDeliveryRequest struct {
 
 func (x *GetDeliveryRequest) Reset() {
 	*x = GetDeliveryRequest{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[3]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -327,7 +585,7 @@ func (x *GetDeliveryRequest) String() string {
 func (*GetDeliveryRequest) ProtoMessage() {}
 
 func (x *GetDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[3]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -340,7 +598,7 @@ func (x *GetDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*GetDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{3}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetDeliveryRequest) GetShopId() string {
@@ -372,7 +630,7 @@ type ResendDeliveryRequest struct {
 
 func (x *ResendDeliveryRequest) Reset() {
 	*x = ResendDeliveryRequest{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[4]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +642,7 @@ func (x *ResendDeliveryRequest) String() string {
 func (*ResendDeliveryRequest) ProtoMessage() {}
 
 func (x *ResendDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[4]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +655,7 @@ func (x *ResendDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResendDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*ResendDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{4}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResendDeliveryRequest) GetShopId() string {
@@ -432,7 +690,7 @@ type ResendDeliveryResponse struct {
 
 func (x *ResendDeliveryResponse) Reset() {
 	*x = ResendDeliveryResponse{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[5]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +702,7 @@ func (x *ResendDeliveryResponse) String() string {
 func (*ResendDeliveryResponse) ProtoMessage() {}
 
 func (x *ResendDeliveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[5]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +715,7 @@ func (x *ResendDeliveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResendDeliveryResponse.ProtoReflect.Descriptor instead.
 func (*ResendDeliveryResponse) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ResendDeliveryResponse) GetDeliveryId() string {
@@ -482,7 +740,7 @@ type CancelDeliveryRequest struct {
 
 func (x *CancelDeliveryRequest) Reset() {
 	*x = CancelDeliveryRequest{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +752,7 @@ func (x *CancelDeliveryRequest) String() string {
 func (*CancelDeliveryRequest) ProtoMessage() {}
 
 func (x *CancelDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +765,7 @@ func (x *CancelDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*CancelDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CancelDeliveryRequest) GetShopId() string {
@@ -542,7 +800,7 @@ type CancelDeliveryResponse struct {
 
 func (x *CancelDeliveryResponse) Reset() {
 	*x = CancelDeliveryResponse{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +812,7 @@ func (x *CancelDeliveryResponse) String() string {
 func (*CancelDeliveryResponse) ProtoMessage() {}
 
 func (x *CancelDeliveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +825,7 @@ func (x *CancelDeliveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelDeliveryResponse.ProtoReflect.Descriptor instead.
 func (*CancelDeliveryResponse) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CancelDeliveryResponse) GetDeliveryId() string {
@@ -612,7 +870,28 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"deliveries\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12;\n" +
 	"\vsearched_to\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"searchedTo\"\x83\x01\n" +
+	"searchedTo\"\xb3\x01\n" +
+	"\x16TailDeliveriesResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04what\x18\x03 \x01(\tR\x04what\x121\n" +
+	"\bdelivery\x18\x04 \x01(\v2\x15.shopbell.v1.DeliveryR\bdelivery\x12\x16\n" +
+	"\x06missed\x18\x05 \x01(\rR\x06missed\"Q\n" +
+	"\x18ExportDeliveriesResponse\x125\n" +
+	"\n" +
+	"deliveries\x18\x01 \x03(\v2\x15.shopbell.v1.DeliveryR\n" +
+	"deliveries\"V\n" +
+	"\x16ExportAttemptsResponse\x12<\n" +
+	"\battempts\x18\x01 \x03(\v2 .shopbell.log.v1.ExportedAttemptR\battempts\"\xbb\x01\n" +
+	"\x0fExportedAttempt\x12\x1f\n" +
+	"\vdelivery_id\x18\x01 \x01(\tR\n" +
+	"deliveryId\x12\x19\n" +
+	"\bevent_id\x18\x02 \x01(\tR\aeventId\x12\x1d\n" +
+	"\n" +
+	"event_type\x18\x03 \x01(\tR\teventType\x12\x1d\n" +
+	"\n" +
+	"webhook_id\x18\x04 \x01(\tR\twebhookId\x12.\n" +
+	"\aattempt\x18\x05 \x01(\v2\x14.shopbell.v1.AttemptR\aattempt\"\x83\x01\n" +
 	"\x12GetDeliveryRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12(\n" +
 	"\vdelivery_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\n" +
@@ -632,11 +911,14 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"9\n" +
 	"\x16CancelDeliveryResponse\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
-	"deliveryId2\x91\x06\n" +
+	"deliveryId2\xee\b\n" +
 	"\n" +
 	"LogService\x12{\n" +
 	"\bGetEvent\x12 .shopbell.log.v1.GetEventRequest\x1a\x12.shopbell.v1.Event\"9\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02'\x12%/v1/shops/{shop_id}/events/{event_id}\x12\x95\x01\n" +
-	"\x0eListDeliveries\x12&.shopbell.log.v1.ListDeliveriesRequest\x1a'.shopbell.log.v1.ListDeliveriesResponse\"2\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02 \x12\x1e/v1/shops/{shop_id}/deliveries\x12\x8b\x01\n" +
+	"\x0eListDeliveries\x12&.shopbell.log.v1.ListDeliveriesRequest\x1a'.shopbell.log.v1.ListDeliveriesResponse\"2\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02 \x12\x1e/v1/shops/{shop_id}/deliveries\x12q\n" +
+	"\x0eTailDeliveries\x12&.shopbell.log.v1.ListDeliveriesRequest\x1a'.shopbell.log.v1.TailDeliveriesResponse\"\f\xca\xe1\x18\blog:read0\x01\x12u\n" +
+	"\x10ExportDeliveries\x12&.shopbell.log.v1.ListDeliveriesRequest\x1a).shopbell.log.v1.ExportDeliveriesResponse\"\f\xca\xe1\x18\blog:read0\x01\x12q\n" +
+	"\x0eExportAttempts\x12&.shopbell.log.v1.ListDeliveriesRequest\x1a'.shopbell.log.v1.ExportAttemptsResponse\"\f\xca\xe1\x18\blog:read0\x01\x12\x8b\x01\n" +
 	"\vGetDelivery\x12#.shopbell.log.v1.GetDeliveryRequest\x1a\x15.shopbell.v1.Delivery\"@\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02.\x12,/v1/shops/{shop_id}/deliveries/{delivery_id}\x12\xae\x01\n" +
 	"\x0eResendDelivery\x12&.shopbell.log.v1.ResendDeliveryRequest\x1a'.shopbell.log.v1.ResendDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:resend\x12\xae\x01\n" +
 	"\x0eCancelDelivery\x12&.shopbell.log.v1.CancelDeliveryRequest\x1a'.shopbell.log.v1.CancelDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:cancelB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
@@ -653,40 +935,56 @@ func file_shopbell_log_v1_log_proto_rawDescGZIP() []byte {
 	return file_shopbell_log_v1_log_proto_rawDescData
 }
 
-var file_shopbell_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_shopbell_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_shopbell_log_v1_log_proto_goTypes = []any{
-	(*GetEventRequest)(nil),        // 0: shopbell.log.v1.GetEventRequest
-	(*ListDeliveriesRequest)(nil),  // 1: shopbell.log.v1.ListDeliveriesRequest
-	(*ListDeliveriesResponse)(nil), // 2: shopbell.log.v1.ListDeliveriesResponse
-	(*GetDeliveryRequest)(nil),     // 3: shopbell.log.v1.GetDeliveryRequest
-	(*ResendDeliveryRequest)(nil),  // 4: shopbell.log.v1.ResendDeliveryRequest
-	(*ResendDeliveryResponse)(nil), // 5: shopbell.log.v1.ResendDeliveryResponse
-	(*CancelDeliveryRequest)(nil),  // 6: shopbell.log.v1.CancelDeliveryRequest
-	(*CancelDeliveryResponse)(nil), // 7: shopbell.log.v1.CancelDeliveryResponse
-	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
-	(*v1.Delivery)(nil),            // 9: shopbell.v1.Delivery
-	(*v1.Event)(nil),               // 10: shopbell.v1.Event
+	(*GetEventRequest)(nil),          // 0: shopbell.log.v1.GetEventRequest
+	(*ListDeliveriesRequest)(nil),    // 1: shopbell.log.v1.ListDeliveriesRequest
+	(*ListDeliveriesResponse)(nil),   // 2: shopbell.log.v1.ListDeliveriesResponse
+	(*TailDeliveriesResponse)(nil),   // 3: shopbell.log.v1.TailDeliveriesResponse
+	(*ExportDeliveriesResponse)(nil), // 4: shopbell.log.v1.ExportDeliveriesResponse
+	(*ExportAttemptsResponse)(nil),   // 5: shopbell.log.v1.ExportAttemptsResponse
+	(*ExportedAttempt)(nil),          // 6: shopbell.log.v1.ExportedAttempt
+	(*GetDeliveryRequest)(nil),       // 7: shopbell.log.v1.GetDeliveryRequest
+	(*ResendDeliveryRequest)(nil),    // 8: shopbell.log.v1.ResendDeliveryRequest
+	(*ResendDeliveryResponse)(nil),   // 9: shopbell.log.v1.ResendDeliveryResponse
+	(*CancelDeliveryRequest)(nil),    // 10: shopbell.log.v1.CancelDeliveryRequest
+	(*CancelDeliveryResponse)(nil),   // 11: shopbell.log.v1.CancelDeliveryResponse
+	(*timestamppb.Timestamp)(nil),    // 12: google.protobuf.Timestamp
+	(*v1.Delivery)(nil),              // 13: shopbell.v1.Delivery
+	(*v1.Attempt)(nil),               // 14: shopbell.v1.Attempt
+	(*v1.Event)(nil),                 // 15: shopbell.v1.Event
 }
 var file_shopbell_log_v1_log_proto_depIdxs = []int32{
-	8,  // 0: shopbell.log.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
-	8,  // 1: shopbell.log.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
-	9,  // 2: shopbell.log.v1.ListDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
-	8,  // 3: shopbell.log.v1.ListDeliveriesResponse.searched_to:type_name -> google.protobuf.Timestamp
-	0,  // 4: shopbell.log.v1.LogService.GetEvent:input_type -> shopbell.log.v1.GetEventRequest
-	1,  // 5: shopbell.log.v1.LogService.ListDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
-	3,  // 6: shopbell.log.v1.LogService.GetDelivery:input_type -> shopbell.log.v1.GetDeliveryRequest
-	4,  // 7: shopbell.log.v1.LogService.ResendDelivery:input_type -> shopbell.log.v1.ResendDeliveryRequest
-	6,  // 8: shopbell.log.v1.LogService.CancelDelivery:input_type -> shopbell.log.v1.CancelDeliveryRequest
-	10, // 9: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
-	2,  // 10: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
-	9,  // 11: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
-	5,  // 12: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
-	7,  // 13: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
-	9,  // [9:14] is the sub-list for method output_type
-	4,  // [4:9] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	12, // 0: shopbell.log.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
+	12, // 1: shopbell.log.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
+	13, // 2: shopbell.log.v1.ListDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
+	12, // 3: shopbell.log.v1.ListDeliveriesResponse.searched_to:type_name -> google.protobuf.Timestamp
+	12, // 4: shopbell.log.v1.TailDeliveriesResponse.at:type_name -> google.protobuf.Timestamp
+	13, // 5: shopbell.log.v1.TailDeliveriesResponse.delivery:type_name -> shopbell.v1.Delivery
+	13, // 6: shopbell.log.v1.ExportDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
+	6,  // 7: shopbell.log.v1.ExportAttemptsResponse.attempts:type_name -> shopbell.log.v1.ExportedAttempt
+	14, // 8: shopbell.log.v1.ExportedAttempt.attempt:type_name -> shopbell.v1.Attempt
+	0,  // 9: shopbell.log.v1.LogService.GetEvent:input_type -> shopbell.log.v1.GetEventRequest
+	1,  // 10: shopbell.log.v1.LogService.ListDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	1,  // 11: shopbell.log.v1.LogService.TailDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	1,  // 12: shopbell.log.v1.LogService.ExportDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	1,  // 13: shopbell.log.v1.LogService.ExportAttempts:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	7,  // 14: shopbell.log.v1.LogService.GetDelivery:input_type -> shopbell.log.v1.GetDeliveryRequest
+	8,  // 15: shopbell.log.v1.LogService.ResendDelivery:input_type -> shopbell.log.v1.ResendDeliveryRequest
+	10, // 16: shopbell.log.v1.LogService.CancelDelivery:input_type -> shopbell.log.v1.CancelDeliveryRequest
+	15, // 17: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
+	2,  // 18: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
+	3,  // 19: shopbell.log.v1.LogService.TailDeliveries:output_type -> shopbell.log.v1.TailDeliveriesResponse
+	4,  // 20: shopbell.log.v1.LogService.ExportDeliveries:output_type -> shopbell.log.v1.ExportDeliveriesResponse
+	5,  // 21: shopbell.log.v1.LogService.ExportAttempts:output_type -> shopbell.log.v1.ExportAttemptsResponse
+	13, // 22: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
+	9,  // 23: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
+	11, // 24: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
+	17, // [17:25] is the sub-list for method output_type
+	9,  // [9:17] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_log_v1_log_proto_init() }
@@ -700,7 +998,7 @@ func file_shopbell_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_log_v1_log_proto_rawDesc), len(file_shopbell_log_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,11 +22,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LogService_GetEvent_FullMethodName       = "/shopbell.log.v1.LogService/GetEvent"
-	LogService_ListDeliveries_FullMethodName = "/shopbell.log.v1.LogService/ListDeliveries"
-	LogService_GetDelivery_FullMethodName    = "/shopbell.log.v1.LogService/GetDelivery"
-	LogService_ResendDelivery_FullMethodName = "/shopbell.log.v1.LogService/ResendDelivery"
-	LogService_CancelDelivery_FullMethodName = "/shopbell.log.v1.LogService/CancelDelivery"
+	LogService_GetEvent_FullMethodName         = "/shopbell.log.v1.LogService/GetEvent"
+	LogService_ListDeliveries_FullMethodName   = "/shopbell.log.v1.LogService/ListDeliveries"
+	LogService_TailDeliveries_FullMethodName   = "/shopbell.log.v1.LogService/TailDeliveries"
+	LogService_ExportDeliveries_FullMethodName = "/shopbell.log.v1.LogService/ExportDeliveries"
+	LogService_ExportAttempts_FullMethodName   = "/shopbell.log.v1.LogService/ExportAttempts"
+	LogService_GetDelivery_FullMethodName      = "/shopbell.log.v1.LogService/GetDelivery"
+	LogService_ResendDelivery_FullMethodName   = "/shopbell.log.v1.LogService/ResendDelivery"
+	LogService_CancelDelivery_FullMethodName   = "/shopbell.log.v1.LogService/CancelDelivery"
 )
 
 // LogServiceClient is the client API for LogService service.
@@ -39,6 +42,15 @@ type LogServiceClient interface {
 	GetEvent(ctx context.Context, in *GetEventRequest, opts ...grpc.CallOption) (*v1.Event, error)
 	// ListDeliveries lists deliveries, newest first. All filters combine.
 	ListDeliveries(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (*ListDeliveriesResponse, error)
+	// TailDeliveries says what happens to deliveries from now on, as it happens, until the caller leaves. All filters of
+	// ListDeliveries combine, but for from, to, text and pages, which have no meaning here: INVALID_ARGUMENT. A filter is
+	// held against what happens: with status "failed" every delivery is told of when it fails. A caller who is too slow is
+	// told how much he missed, and goes on. Headers come when nothing that happens from then on is left out.
+	TailDeliveries(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailDeliveriesResponse], error)
+	// ExportDeliveries gives all deliveries that the filters of ListDeliveries choose, newest first, in pages of its own.
+	ExportDeliveries(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportDeliveriesResponse], error)
+	// ExportAttempts gives all attempts of these deliveries: by their deliveries, newest first, and then by number.
+	ExportAttempts(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAttemptsResponse], error)
 	// GetDelivery reads one delivery with the exact body sent and all its attempts. Errors: NOT_FOUND.
 	GetDelivery(ctx context.Context, in *GetDeliveryRequest, opts ...grpc.CallOption) (*v1.Delivery, error)
 	// ResendDelivery sends a delivery again, whatever its status: the same id and body, a fresh signature, one attempt
@@ -81,6 +93,63 @@ func (c *logServiceClient) ListDeliveries(ctx context.Context, in *ListDeliverie
 	return out, nil
 }
 
+func (c *logServiceClient) TailDeliveries(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailDeliveriesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LogService_ServiceDesc.Streams[0], LogService_TailDeliveries_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListDeliveriesRequest, TailDeliveriesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LogService_TailDeliveriesClient = grpc.ServerStreamingClient[TailDeliveriesResponse]
+
+func (c *logServiceClient) ExportDeliveries(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportDeliveriesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LogService_ServiceDesc.Streams[1], LogService_ExportDeliveries_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListDeliveriesRequest, ExportDeliveriesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LogService_ExportDeliveriesClient = grpc.ServerStreamingClient[ExportDeliveriesResponse]
+
+func (c *logServiceClient) ExportAttempts(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAttemptsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LogService_ServiceDesc.Streams[2], LogService_ExportAttempts_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListDeliveriesRequest, ExportAttemptsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LogService_ExportAttemptsClient = grpc.ServerStreamingClient[ExportAttemptsResponse]
+
 func (c *logServiceClient) GetDelivery(ctx context.Context, in *GetDeliveryRequest, opts ...grpc.CallOption) (*v1.Delivery, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(v1.Delivery)
@@ -121,6 +190,15 @@ type LogServiceServer interface {
 	GetEvent(context.Context, *GetEventRequest) (*v1.Event, error)
 	// ListDeliveries lists deliveries, newest first. All filters combine.
 	ListDeliveries(context.Context, *ListDeliveriesRequest) (*ListDeliveriesResponse, error)
+	// TailDeliveries says what happens to deliveries from now on, as it happens, until the caller leaves. All filters of
+	// ListDeliveries combine, but for from, to, text and pages, which have no meaning here: INVALID_ARGUMENT. A filter is
+	// held against what happens: with status "failed" every delivery is told of when it fails. A caller who is too slow is
+	// told how much he missed, and goes on. Headers come when nothing that happens from then on is left out.
+	TailDeliveries(*ListDeliveriesRequest, grpc.ServerStreamingServer[TailDeliveriesResponse]) error
+	// ExportDeliveries gives all deliveries that the filters of ListDeliveries choose, newest first, in pages of its own.
+	ExportDeliveries(*ListDeliveriesRequest, grpc.ServerStreamingServer[ExportDeliveriesResponse]) error
+	// ExportAttempts gives all attempts of these deliveries: by their deliveries, newest first, and then by number.
+	ExportAttempts(*ListDeliveriesRequest, grpc.ServerStreamingServer[ExportAttemptsResponse]) error
 	// GetDelivery reads one delivery with the exact body sent and all its attempts. Errors: NOT_FOUND.
 	GetDelivery(context.Context, *GetDeliveryRequest) (*v1.Delivery, error)
 	// ResendDelivery sends a delivery again, whatever its status: the same id and body, a fresh signature, one attempt
@@ -148,6 +226,15 @@ func (UnimplementedLogServiceServer) GetEvent(context.Context, *GetEventRequest)
 }
 func (UnimplementedLogServiceServer) ListDeliveries(context.Context, *ListDeliveriesRequest) (*ListDeliveriesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDeliveries not implemented")
+}
+func (UnimplementedLogServiceServer) TailDeliveries(*ListDeliveriesRequest, grpc.ServerStreamingServer[TailDeliveriesResponse]) error {
+	return status.Error(codes.Unimplemented, "method TailDeliveries not implemented")
+}
+func (UnimplementedLogServiceServer) ExportDeliveries(*ListDeliveriesRequest, grpc.ServerStreamingServer[ExportDeliveriesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportDeliveries not implemented")
+}
+func (UnimplementedLogServiceServer) ExportAttempts(*ListDeliveriesRequest, grpc.ServerStreamingServer[ExportAttemptsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportAttempts not implemented")
 }
 func (UnimplementedLogServiceServer) GetDelivery(context.Context, *GetDeliveryRequest) (*v1.Delivery, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetDelivery not implemented")
@@ -214,6 +301,39 @@ func _LogService_ListDeliveries_Handler(srv interface{}, ctx context.Context, de
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _LogService_TailDeliveries_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListDeliveriesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LogServiceServer).TailDeliveries(m, &grpc.GenericServerStream[ListDeliveriesRequest, TailDeliveriesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LogService_TailDeliveriesServer = grpc.ServerStreamingServer[TailDeliveriesResponse]
+
+func _LogService_ExportDeliveries_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListDeliveriesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LogServiceServer).ExportDeliveries(m, &grpc.GenericServerStream[ListDeliveriesRequest, ExportDeliveriesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LogService_ExportDeliveriesServer = grpc.ServerStreamingServer[ExportDeliveriesResponse]
+
+func _LogService_ExportAttempts_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListDeliveriesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LogServiceServer).ExportAttempts(m, &grpc.GenericServerStream[ListDeliveriesRequest, ExportAttemptsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LogService_ExportAttemptsServer = grpc.ServerStreamingServer[ExportAttemptsResponse]
 
 func _LogService_GetDelivery_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetDeliveryRequest)
@@ -297,6 +417,22 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LogService_CancelDelivery_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "TailDeliveries",
+			Handler:       _LogService_TailDeliveries_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportDeliveries",
+			Handler:       _LogService_ExportDeliveries_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportAttempts",
+			Handler:       _LogService_ExportAttempts_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "shopbell/log/v1/log.proto",
 }
