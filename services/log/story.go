@@ -105,11 +105,11 @@ func (t *teller) attempt(d *shopbellv1.Delivery, made *busv1.AttemptMade) {
 	fmt.Fprintf(&b, "attempt %d", a.GetNumber())
 	switch {
 	case a.GetReplayId() != "":
-		fmt.Fprintf(&b, ", by replay %s%s,", a.GetReplayId(), because(" of ", a.GetAskedBy()))
+		fmt.Fprintf(&b, ", by replay %s,%s", a.GetReplayId(), asked(a))
 	case a.GetByHand():
-		fmt.Fprintf(&b, ", by hand%s,", because(" of ", a.GetAskedBy()))
+		fmt.Fprintf(&b, ", by hand,%s", asked(a))
 	case a.GetAskedBy() != "":
-		fmt.Fprintf(&b, ", sent ahead of its time by %s,", a.GetAskedBy())
+		fmt.Fprintf(&b, ", ahead of its time,%s", asked(a))
 	}
 	fmt.Fprintf(&b, " to %s ", address(a.GetUrl()))
 	if a.GetResponseCode() > 0 {
@@ -132,6 +132,14 @@ func (t *teller) attempt(d *shopbellv1.Delivery, made *busv1.AttemptMade) {
 		t.say(over, line(), "%s",
 			t.outcome(d.GetWebhookId(), made.GetStatus(), hideQuery(made.GetReason(), a.GetUrl()), a.GetNumber()))
 	}
+}
+
+// asked says who asked for an attempt.
+func asked(a *shopbellv1.Attempt) string {
+	if a.GetAskedBy() == "" {
+		return ""
+	}
+	return " asked for by " + a.GetAskedBy() + ","
 }
 
 // outcome says which status a delivery took, after so many attempts, or by a change when that is 0.
