@@ -71,6 +71,8 @@ type Event struct {
 	Optional bool `yaml:"optional"`
 	// Sample is JSON, in which {environment} stands for the shop's.
 	Sample string `yaml:"sample"`
+	// Schema of the data, for shops that have it checked; nil is any data.
+	Schema *Schema `yaml:"schema"`
 }
 
 // Set is the profiles of a deployment, by name. It does not change and may be used at once.
@@ -133,6 +135,8 @@ func parse(text []byte) (*Profile, error) {
 		}
 		if !json.Valid([]byte(e.Sample)) {
 			bad.Add(fmt.Sprintf("events[%d].sample", i), "the sample of %q is not JSON", e.Name)
+		} else if e.Schema != nil {
+			bad.Include(fmt.Sprintf("events[%d].sample.", i), e.Schema.Check(e.sample("live")))
 		}
 	}
 	for i, sig := range p.Signatures {
@@ -280,10 +284,14 @@ func (p *Profile) Proto() *shopbellv1.Profile {
 		out.Options = append(out.Options, &shopbellv1.ProfileOption{Name: o.Name, Description: o.Description})
 	}
 	for _, e := range p.Events {
-		out.Events = append(out.Events, &shopbellv1.ProfileEvent{
+		shown := &shopbellv1.ProfileEvent{
 			Name: e.Name, Group: e.Group, DisplayName: e.DisplayName, Description: e.Description, Sample: e.sample("live"),
 			Action: e.Action, TestOnly: e.TestOnly, Optional: e.Optional,
-		})
+		}
+		if e.Schema != nil {
+			shown.Schema = e.Schema.JSON()
+		}
+		out.Events = append(out.Events, shown)
 	}
 	return out
 }

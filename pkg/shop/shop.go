@@ -10,6 +10,8 @@ import (
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/event"
+	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/profile"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -21,6 +23,8 @@ type Defaults struct {
 	Profile string `yaml:"profile"`
 	// Environment of its events: "live" or "test".
 	Environment string `yaml:"environment"`
+	// CheckSchemas refuses events whose data does not fit the schema that their type has in the shop's profile.
+	CheckSchemas bool `yaml:"check_schemas"`
 }
 
 // The environments.
@@ -108,13 +112,16 @@ func (d *Directory) Get(id string) *shopbellv1.Shop {
 
 // WithDefaults gives settings, which may be nil, with the defaults for those that are not set.
 func (d *Directory) WithDefaults(id string, set *shopbellv1.Shop) *shopbellv1.Shop {
-	out := &shopbellv1.Shop{Id: id, Profile: &d.defaults.Profile, Environment: &d.defaults.Environment}
+	out := &shopbellv1.Shop{Id: id, Profile: &d.defaults.Profile, Environment: &d.defaults.Environment, CheckSchemas: &d.defaults.CheckSchemas}
 	if set != nil {
 		if set.Profile != nil {
 			out.Profile = set.Profile
 		}
 		if set.Environment != nil {
 			out.Environment = set.Environment
+		}
+		if set.CheckSchemas != nil {
+			out.CheckSchemas = set.CheckSchemas
 		}
 		out.WebshopId, out.Name = set.WebshopId, set.Name
 	}
@@ -128,4 +135,21 @@ func (d *Directory) Profile(s *shopbellv1.Shop) *profile.Profile {
 	}
 	p, _ := d.profiles.Get(d.defaults.Profile) // NewDirectory has seen it
 	return p
+}
+
+// Check says what does not fit a shop in an event whose fields are checked: a type that its profile does not know, or, if
+// the shop wants it, data that is not as the profile's schema has it. The data is read for that, and never changed.
+func (d *Directory) Check(s *shopbellv1.Shop, e *contract.Event) error {
+	rules := d.Profile(s)
+	if err := rules.CheckType(e.Type); err != nil {
+		return err
+	}
+	known := rules.Event(e.Type)
+	if !s.GetCheckSchemas() || known == nil || known.Schema == nil {
+		return nil
+	}
+	if !event.IsJSON(e) {
+		return fault.Field("data", "its content type is %s; the shop's check_schemas is set, and what profile %s has of %s is JSON", e.ContentType, rules.Name, e.Type)
+	}
+	return known.Schema.Check(e.Data)
 }

@@ -79,7 +79,7 @@ func follow(t *testing.T, d *shop.Directory, b *bus.Bus) {
 
 func TestDirectory_FollowsItsBucketAndFillsInDefaults(t *testing.T) {
 	t.Parallel()
-	full := &shopbellv1.Shop{Id: "tulip.shop", Profile: proto.String("own"), Environment: proto.String(shop.Test), WebshopId: proto.Uint32(42), Name: proto.String("Tulips")}
+	full := &shopbellv1.Shop{Id: "tulip.shop", Profile: proto.String("own"), Environment: proto.String(shop.Test), WebshopId: proto.Uint32(42), Name: proto.String("Tulips"), CheckSchemas: proto.Bool(true)}
 	d, bucket := setup(t, func(bucket jetstream.KeyValue) {
 		put(t, bucket, full)
 		put(t, bucket, &shopbellv1.Shop{Id: "demo", Name: proto.String("Demo")})
@@ -89,8 +89,8 @@ func TestDirectory_FollowsItsBucketAndFillsInDefaults(t *testing.T) {
 		want *shopbellv1.Shop
 	}{
 		{"all is set", full},
-		{"a part is set", &shopbellv1.Shop{Id: "demo", Name: proto.String("Demo"), Profile: proto.String("standard"), Environment: proto.String(shop.Live)}},
-		{"nobody has set anything", &shopbellv1.Shop{Id: "new", Profile: proto.String("standard"), Environment: proto.String(shop.Live)}},
+		{"a part is set", &shopbellv1.Shop{Id: "demo", Name: proto.String("Demo"), Profile: proto.String("standard"), Environment: proto.String(shop.Live), CheckSchemas: proto.Bool(false)}},
+		{"nobody has set anything", &shopbellv1.Shop{Id: "new", Profile: proto.String("standard"), Environment: proto.String(shop.Live), CheckSchemas: proto.Bool(false)}},
 	} {
 		if diff := cmp.Diff(row.want, d.Get(row.want.Id), protocmp.Transform()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", row.name, diff)
@@ -120,6 +120,48 @@ func TestDirectory_FollowsItsBucketAndFillsInDefaults(t *testing.T) {
 	eventually("it goes on after what it cannot read", func() bool { return d.Get("last").GetName() == "Last" })
 	if got := d.Get("demo").GetEnvironment(); got != shop.Test {
 		t.Errorf("what cannot be read has changed the environment to %q", got)
+	}
+}
+
+func TestDirectory_ChecksDataWhereTheShopWantsIt(t *testing.T) {
+	t.Parallel()
+	const checked = "name: checked\npolicy: {timeout: 5s, success_codes: [2xx]}\nevents:\n  - {name: paid, sample: '{\"status\":\"paid\"}', schema: {properties: {status: {enum: [paid, void]}}}}\n  - {name: other, sample: '1'}\n"
+	set, err := profile.Load(fstest.MapFS{"checked.yaml": {Data: []byte(checked)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, byDefault := range []bool{false, true} {
+		d, err := shop.NewDirectory(shop.Defaults{Profile: "checked", CheckSchemas: byDefault}, set, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range []struct {
+			name                         string
+			own                          *bool
+			eventType, contentType, data string
+			want                         string // where it is checked
+		}{
+			{"data that fits", nil, "paid", "application/json", `{"status":"void"}`, ""},
+			{"data that does not", nil, "paid", "application/json", `{"status":"unpaid"}`, `data.status: "unpaid" is not allowed; there are "paid", "void"`},
+			{"JSON of a kind of its own", nil, "paid", "application/vnd.shop+json", `{"status":1}`, `data.status: 1 is not allowed; there are "paid", "void"`},
+			{"data that is no JSON", nil, "paid", "text/xml", `<a/>`, `data: its content type is text/xml; the shop's check_schemas is set, and what profile checked has of paid is JSON`},
+			{"a type without a schema", nil, "other", "text/xml", `<a/>`, ""},
+			{"the shop itself wants it", proto.Bool(true), "paid", "application/json", `{"status":2}`, `data.status: 2 is not allowed; there are "paid", "void"`},
+			{"the shop itself does not", proto.Bool(false), "paid", "application/json", `{"status":2}`, ""},
+		} {
+			want := row.want
+			if row.own == nil && !byDefault {
+				want = ""
+			}
+			s := d.WithDefaults("demo", &shopbellv1.Shop{CheckSchemas: row.own})
+			err := d.Check(s, &contract.Event{Type: row.eventType, ContentType: row.contentType, Data: []byte(row.data)})
+			if err == nil && want != "" || err != nil && err.Error() != want {
+				t.Errorf("by default %v, %s: %v, want %q", byDefault, row.name, err, want)
+			}
+		}
+		if err := d.Check(d.Get("demo"), &contract.Event{Type: "piad"}); err == nil || !strings.HasPrefix(err.Error(), "type: ") {
+			t.Errorf("by default %v, an unknown type: %v, want it refused", byDefault, err)
+		}
 	}
 }
 

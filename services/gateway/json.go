@@ -130,7 +130,7 @@ func shown(m protoreflect.Message, f protoreflect.FieldDescriptor, value []byte)
 		if event.IsJSON(&contract.Event{ContentType: contentType}) && json.Valid(value) {
 			return value
 		}
-	case "shopbell.v1.ProfileEvent.sample":
+	case "shopbell.v1.ProfileEvent.sample", "shopbell.v1.ProfileEvent.schema":
 		if json.Valid(value) {
 			return value
 		}

@@ -191,7 +191,6 @@ var errTooSlow = errors.New("the bus took longer than ingest.timeout")
 // complete fills in what the publisher may leave out, and says what does not fit the shop.
 func (in *Ingest) complete(shopID string, events []contract.Event, prefixOf func(int) string) error {
 	settings := in.shops.Get(shopID)
-	rules := in.shops.Profile(settings)
 	now := time.Now()
 	var bad fault.Collector
 	for i := range events {
@@ -200,10 +199,10 @@ func (in *Ingest) complete(shopID string, events []contract.Event, prefixOf func
 		if notice.Is(e.Type) {
 			bad.Add(prefix+"type", "%q is published by Shopbell alone", e.Type)
 		}
-		bad.Include(prefix, rules.CheckType(e.Type))
 		if size := config.Size(len(e.Data)); size > in.cfg.MaxEventBytes {
 			return fault.New(fault.TooLarge, "%sdata has %d bytes; at most %s are taken (ingest.max_event_bytes): send a reference in place of what is large", prefix, size, in.cfg.MaxEventBytes)
 		}
+		bad.Include(prefix, in.shops.Check(settings, e))
 		e.ShopID, e.AcceptedAt = shopID, now
 		if e.ID == "" {
 			e.ID = id.New(id.Event, now)

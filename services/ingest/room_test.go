@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -77,6 +78,8 @@ func setup(t *testing.T, change func(*ingest.Config)) *bundle {
 	for _, s := range []*shopbellv1.Shop{
 		{Id: "closed", Profile: proto.String("closed")},
 		{Id: "tulip.shop", Environment: proto.String("test")},
+		{Id: "strict", Profile: proto.String("cloudcart"), CheckSchemas: proto.Bool(true)},
+		{Id: "lax", Profile: proto.String("cloudcart")},
 	} {
 		value, err := proto.Marshal(&busv1.ShopState{Shop: s})
 		if err != nil {
@@ -308,6 +311,43 @@ func TestPublish_TakesABatchWholeOrNotAtAll(t *testing.T) {
 	for i, e := range stored {
 		if string(e.Data) != fmt.Sprint(i) || e.ID != a.Events[i].ID {
 			t.Fatalf("number %d is %s with id %s, answered %s", i, e.Data, e.ID, a.Events[i].ID)
+		}
+	}
+}
+
+func TestPublish_ChecksDataAgainstTheSchemaWhereTheShopWantsIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	const good = `{"type":"order.created","data":{ "status":"paid", "total":1.50 }}`
+	const bad = `{"type":"order.status_changed","data":{"status":"shipped","payment_status":"paid"}}`
+	a := b.post(t, "strict", "", "application/json", "["+good+","+bad+"]")
+	if diff := cmp.Diff([]string{"events[1].data.payment_status", "events[1].data.status"}, slices.Sorted(slices.Values(a.fields()))); diff != "" || a.code != http.StatusBadRequest {
+		t.Errorf("%d %s\n%s", a.code, a.Message, diff)
+	}
+	if want := `events[1].data.status: "shipped" is not allowed; there are "pending", "voided", "timeouted", "cancelled", "failed", "refunded", "paid", "complete"`; !strings.Contains(a.Message, want) {
+		t.Errorf("message %q, want %q in it", a.Message, want)
+	}
+	_, err := b.grpc.Publish(t.Context(), &ingestv1.PublishRequest{ShopId: "strict", Event: &shopbellv1.Event{
+		Type: "order.fulfilment_status_changed", Content: &shopbellv1.Event_Json{Json: `{}`},
+	}})
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "event.data.fulfilment_status: it is missing") {
+		t.Errorf("over gRPC: %v", err)
+	}
+	a = b.post(t, "strict", "?type=order.created", "text/xml", "<a/>")
+	if diff := cmp.Diff([]string{"data"}, a.fields()); diff != "" || a.code != http.StatusBadRequest {
+		t.Errorf("XML: %d %s\n%s", a.code, a.Message, diff)
+	}
+	if got := b.stored(t); len(got) != 0 {
+		t.Fatalf("%d are stored of requests that were refused", len(got))
+	}
+	for shop, body := range map[string]string{"strict": good, "lax": bad} {
+		if a := b.post(t, shop, "", "application/json", body); a.code != http.StatusAccepted {
+			t.Errorf("%s: %d %s, want it taken", shop, a.code, a.Message)
+		}
+	}
+	for _, e := range b.stored(t) {
+		if e.ShopID == "strict" && string(e.Data) != `{ "status":"paid", "total":1.50 }` {
+			t.Errorf("checked data is stored as %s, want its bytes as they came", e.Data)
 		}
 	}
 }

@@ -152,7 +152,7 @@ func (s *Subscription) ExplainEvent(_ context.Context, req *subscriptionv1.Expla
 		return nil, bad.Err()
 	}
 	settings := s.shops.Get(req.GetShopId())
-	if err := s.shops.Profile(settings).CheckType(e.Type); err != nil {
+	if err := s.shops.Check(settings, &e); err != nil {
 		return nil, err
 	}
 	if e.ShopID = req.GetShopId(); e.Environment == "" {

@@ -167,6 +167,44 @@ func (s *premises) afterFirst(t *testing.T, urls ...string) map[string]logEntry 
 	return out
 }
 
+// wantOnly publishes each of the values of a status and one that is none, to a shop that has its data checked and to one
+// that does not.
+func wantOnly(t *testing.T, eventType, key string, values []string) {
+	t.Helper()
+	h := cloudcart.enter(t)
+	strict, lax, r := h.newShop(t, "cloudcart", `"check_schemas": true`), h.newShop(t, "cloudcart"), newReceiver(t)
+	strict.webhook(t, r.url+"/strict")
+	for i, value := range values {
+		data := fmt.Sprintf(`{ "n":%d.50, %q : %q }`, i, key, value)
+		strict.publishOne(t, eventType, data)
+		if in := r.await(t, "/strict", i+1)[i]; string(in.body) != data {
+			t.Errorf("%s %s: got %s, want the data as it is", key, value, in.body)
+		}
+	}
+	for _, other := range []string{`"shipped"`, `"PAID"`, `""`, `7`, `null`} {
+		body := fmt.Sprintf(`{"type": %q, "data": {%q: %s}}`, eventType, key, other)
+		got := strict.refused(t, http.StatusBadRequest, "POST", strict.at+"/events", body)
+		want := fmt.Sprintf(`data.%s: %s is not allowed; there are "%s"`, key, other, strings.Join(values, `", "`))
+		if got.Message != want {
+			t.Errorf("%s %s is refused with\n%s\nwant\n%s", key, other, got.Message, want)
+		}
+		strict.refused(t, http.StatusBadRequest, "POST", strict.at+"/events:explain", body)
+		lax.publishOne(t, eventType, fmt.Sprintf(`{%q: %s}`, key, other))
+	}
+}
+
+func TestCloudCart_S3_05_OtherOrderStatusesAreRefused(t *testing.T) {
+	wantOnly(t, "order.status_changed", "status", []string{"pending", "voided", "timeouted", "cancelled", "failed", "refunded", "paid", "complete"})
+}
+
+func TestCloudCart_S3_06_OtherPaymentStatusesAreRefused(t *testing.T) {
+	wantOnly(t, "order.payment_status_changed", "payment_status", []string{"requested", "pending", "held", "completed", "failed", "refunded", "cancelled", "timeouted"})
+}
+
+func TestCloudCart_S3_07_OtherFulfilmentStatusesAreRefused(t *testing.T) {
+	wantOnly(t, "order.fulfilment_status_changed", "fulfilment_status", []string{"not_fulfilled", "fulfilled"})
+}
+
 func TestCloudCart_S3_08_Only200IsDelivered(t *testing.T) {
 	h := cloudcart.enter(t)
 	s, r := h.newShop(t, "cloudcart"), newReceiver(t)
