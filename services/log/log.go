@@ -29,11 +29,18 @@ type Config struct {
 	// Linger is how long a batch waits to be filled: how far the log may follow behind. A decision and the attempts that
 	// follow from it are cheapest to write together.
 	Linger time.Duration `yaml:"linger"`
+	// StatsHours is how long statistics by the hour are kept; then they are put together into days. Whole days.
+	StatsHours time.Duration `yaml:"stats_hours"`
+	// StatsDays is how long statistics by the day are kept. Whole days.
+	StatsDays time.Duration `yaml:"stats_days"`
 }
 
 // Defaults suit one machine.
 func Defaults() Config {
-	return Config{Store: "sqlite:data/log.db", Batch: 3000, Linger: 200 * time.Millisecond}
+	return Config{
+		Store: "sqlite:data/log.db", Batch: 3000, Linger: 200 * time.Millisecond,
+		StatsHours: 35 * day, StatsDays: 400 * day,
+	}
 }
 
 // Validate says what is wrong with the settings.
@@ -48,6 +55,12 @@ func (c Config) Validate() error {
 	}
 	if c.Linger < 0 || c.Linger > 10*time.Second {
 		bad.Add("linger", "%s is not between 0s and 10s", c.Linger)
+	}
+	if c.StatsHours < day || c.StatsHours%day != 0 {
+		bad.Add("stats_hours", "%s is not 24h or more whole days; write 840h for 35 days", c.StatsHours)
+	}
+	if c.StatsDays < c.StatsHours || c.StatsDays%day != 0 {
+		bad.Add("stats_days", "%s is not stats_hours or longer in whole days; write 9600h for 400 days", c.StatsDays)
 	}
 	return bad.Err()
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -755,4 +756,83 @@ func TestShoporama_S1_30_PingIsInTheLog(t *testing.T) {
 	if got := len(r.at("/hook")); got != 2 {
 		t.Errorf("got %d requests, want one for each test", got)
 	}
+}
+
+func TestShoporama_S1_31_StatisticsOf30Days(t *testing.T) {
+	h := shoporama.enter(t)
+	s, r := h.newShop(t, "shoporama"), newReceiver(t)
+	r.answer("/mixed", answer{}, answer{code: 500}, answer{code: 404}, answer{})
+	w := s.webhook(t, r.url+"/mixed")
+	nobody := s.webhook(t, "http://"+freeAddress(t)+"/")
+	for range 5 {
+		s.publishOne(t, "paid", `{}`)
+	}
+	s.awaitDeliveries(t, "status=failed&webhook_id="+w.ID, 2)
+	s.awaitDeliveries(t, "status=failed&webhook_id="+nobody.ID, 5)
+	s.test(t, w.ID, "test.ping") // counts nowhere (A1)
+	s.awaitDeliveries(t, "event_type=test.ping", 1)
+
+	check := func(what string, got, want period) {
+		t.Helper()
+		if got.Latency != nil && got.Latency.P50 > 0 && got.Latency.P50 <= got.Latency.P90 && got.Latency.P90 <= got.Latency.P99 {
+			want.Latency = got.Latency
+		}
+		got.From, got.To = time.Time{}, time.Time{}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, want %+v", what, got, want)
+		}
+	}
+	one, most := 1.0, 0.6
+	of := s.stats(t, "/webhooks/"+w.ID+"/stats?days=30")
+	mixed := period{
+		Deliveries: 5, Delivered: 3, Failed: 2, SuccessRate: &most, AttemptsPerDelivery: &one, Attempts: 5,
+		ErrorsByClass: map[string]float64{"http_status": 2}, ErrorsByResponseCode: map[string]float64{"500": 1, "404": 1},
+	}
+	check("the webhook", of.Total, mixed)
+	if len(of.Days) != 30 || !of.Days[29].To.Equal(of.Total.To) || !of.Days[0].From.Equal(of.Total.From) || of.Days[29].To.Sub(of.Days[0].From) != 30*24*time.Hour {
+		t.Errorf("got %d days from %v to %v, want the last 30", len(of.Days), of.Total.From, of.Total.To)
+	}
+
+	// A resend by hand that is answered well turns a failure into a success.
+	failed := s.awaitDeliveries(t, "response_code=404", 1)[0]
+	get[struct{}](t, s.house, "POST", s.at+"/deliveries/"+failed.ID+":resend", "{}")
+	s.awaitDeliveries(t, "status=delivered&webhook_id="+w.ID, 4+1) // with the ping
+	of = s.stats(t, "/stats?hours=48")
+	rate, attempts := 0.4, 1.1
+	check("the shop", of.Total, period{
+		Deliveries: 10, Delivered: 4, Failed: 6, SuccessRate: &rate, AttemptsPerDelivery: &attempts, Attempts: 11,
+		ErrorsByClass: map[string]float64{"http_status": 2, "connect": 5}, ErrorsByResponseCode: map[string]float64{"500": 1, "404": 1, "none": 5},
+	})
+	if len(of.Hours) != 48 || len(of.Days) != 0 {
+		t.Errorf("got %d hours and %d days, want 48 hours", len(of.Hours), len(of.Days))
+	}
+	if why := s.refused(t, http.StatusBadRequest, "GET", s.at+"/stats?days=1000", ""); !slices.Equal(why.fields(), []string{"days"}) {
+		t.Errorf("1000 days: got %+v, want a refusal of the field days", why)
+	}
+}
+
+// stats are what "…/stats" answers.
+type stats struct {
+	Total       period
+	Days, Hours []period
+}
+
+type period struct {
+	From, To                                          time.Time
+	Deliveries, Delivered, Failed, Cancelled, Waiting float64
+	SuccessRate                                       *float64 `json:"success_rate"`
+	AttemptsPerDelivery                               *float64 `json:"attempts_per_delivery"`
+	Attempts                                          float64
+	ErrorsByClass                                     map[string]float64 `json:"errors_by_class"`
+	ErrorsByResponseCode                              map[string]float64 `json:"errors_by_response_code"`
+	Latency                                           *struct {
+		P50 float64 `json:"p50_ms"`
+		P90 float64 `json:"p90_ms"`
+		P99 float64 `json:"p99_ms"`
+	}
+}
+
+func (s *premises) stats(t *testing.T, path string) stats {
+	t.Helper()
+	return get[stats](t, s.house, "GET", s.at+path, "")
 }

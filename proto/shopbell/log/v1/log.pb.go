@@ -839,7 +839,7 @@ var File_shopbell_log_v1_log_proto protoreflect.FileDescriptor
 
 const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/log/v1/log.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\"z\n" +
+	"\x19shopbell/log/v1/log.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x1bshopbell/log/v1/stats.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\"z\n" +
 	"\x0fGetEventRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\"\n" +
 	"\bevent_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aeventId\"\xed\x04\n" +
@@ -911,7 +911,7 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"9\n" +
 	"\x16CancelDeliveryResponse\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
-	"deliveryId2\xee\b\n" +
+	"deliveryId2\x85\v\n" +
 	"\n" +
 	"LogService\x12{\n" +
 	"\bGetEvent\x12 .shopbell.log.v1.GetEventRequest\x1a\x12.shopbell.v1.Event\"9\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02'\x12%/v1/shops/{shop_id}/events/{event_id}\x12\x95\x01\n" +
@@ -921,7 +921,9 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x0eExportAttempts\x12&.shopbell.log.v1.ListDeliveriesRequest\x1a'.shopbell.log.v1.ExportAttemptsResponse\"\f\xca\xe1\x18\blog:read0\x01\x12\x8b\x01\n" +
 	"\vGetDelivery\x12#.shopbell.log.v1.GetDeliveryRequest\x1a\x15.shopbell.v1.Delivery\"@\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02.\x12,/v1/shops/{shop_id}/deliveries/{delivery_id}\x12\xae\x01\n" +
 	"\x0eResendDelivery\x12&.shopbell.log.v1.ResendDeliveryRequest\x1a'.shopbell.log.v1.ResendDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:resend\x12\xae\x01\n" +
-	"\x0eCancelDelivery\x12&.shopbell.log.v1.CancelDeliveryRequest\x1a'.shopbell.log.v1.CancelDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:cancelB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
+	"\x0eCancelDelivery\x12&.shopbell.log.v1.CancelDeliveryRequest\x1a'.shopbell.log.v1.CancelDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:cancel\x12\x97\x01\n" +
+	"\x0fGetWebhookStats\x12'.shopbell.log.v1.GetWebhookStatsRequest\x1a\x16.shopbell.log.v1.Stats\"C\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x021\x12//v1/shops/{shop_id}/webhooks/{webhook_id}/stats\x12{\n" +
+	"\fGetShopStats\x12$.shopbell.log.v1.GetShopStatsRequest\x1a\x16.shopbell.log.v1.Stats\"-\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/shops/{shop_id}/statsB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
 
 var (
 	file_shopbell_log_v1_log_proto_rawDescOnce sync.Once
@@ -952,7 +954,10 @@ var file_shopbell_log_v1_log_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),    // 12: google.protobuf.Timestamp
 	(*v1.Delivery)(nil),              // 13: shopbell.v1.Delivery
 	(*v1.Attempt)(nil),               // 14: shopbell.v1.Attempt
-	(*v1.Event)(nil),                 // 15: shopbell.v1.Event
+	(*GetWebhookStatsRequest)(nil),   // 15: shopbell.log.v1.GetWebhookStatsRequest
+	(*GetShopStatsRequest)(nil),      // 16: shopbell.log.v1.GetShopStatsRequest
+	(*v1.Event)(nil),                 // 17: shopbell.v1.Event
+	(*Stats)(nil),                    // 18: shopbell.log.v1.Stats
 }
 var file_shopbell_log_v1_log_proto_depIdxs = []int32{
 	12, // 0: shopbell.log.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
@@ -972,16 +977,20 @@ var file_shopbell_log_v1_log_proto_depIdxs = []int32{
 	7,  // 14: shopbell.log.v1.LogService.GetDelivery:input_type -> shopbell.log.v1.GetDeliveryRequest
 	8,  // 15: shopbell.log.v1.LogService.ResendDelivery:input_type -> shopbell.log.v1.ResendDeliveryRequest
 	10, // 16: shopbell.log.v1.LogService.CancelDelivery:input_type -> shopbell.log.v1.CancelDeliveryRequest
-	15, // 17: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
-	2,  // 18: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
-	3,  // 19: shopbell.log.v1.LogService.TailDeliveries:output_type -> shopbell.log.v1.TailDeliveriesResponse
-	4,  // 20: shopbell.log.v1.LogService.ExportDeliveries:output_type -> shopbell.log.v1.ExportDeliveriesResponse
-	5,  // 21: shopbell.log.v1.LogService.ExportAttempts:output_type -> shopbell.log.v1.ExportAttemptsResponse
-	13, // 22: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
-	9,  // 23: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
-	11, // 24: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
-	17, // [17:25] is the sub-list for method output_type
-	9,  // [9:17] is the sub-list for method input_type
+	15, // 17: shopbell.log.v1.LogService.GetWebhookStats:input_type -> shopbell.log.v1.GetWebhookStatsRequest
+	16, // 18: shopbell.log.v1.LogService.GetShopStats:input_type -> shopbell.log.v1.GetShopStatsRequest
+	17, // 19: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
+	2,  // 20: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
+	3,  // 21: shopbell.log.v1.LogService.TailDeliveries:output_type -> shopbell.log.v1.TailDeliveriesResponse
+	4,  // 22: shopbell.log.v1.LogService.ExportDeliveries:output_type -> shopbell.log.v1.ExportDeliveriesResponse
+	5,  // 23: shopbell.log.v1.LogService.ExportAttempts:output_type -> shopbell.log.v1.ExportAttemptsResponse
+	13, // 24: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
+	9,  // 25: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
+	11, // 26: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
+	18, // 27: shopbell.log.v1.LogService.GetWebhookStats:output_type -> shopbell.log.v1.Stats
+	18, // 28: shopbell.log.v1.LogService.GetShopStats:output_type -> shopbell.log.v1.Stats
+	19, // [19:29] is the sub-list for method output_type
+	9,  // [9:19] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -992,6 +1001,7 @@ func file_shopbell_log_v1_log_proto_init() {
 	if File_shopbell_log_v1_log_proto != nil {
 		return
 	}
+	file_shopbell_log_v1_stats_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

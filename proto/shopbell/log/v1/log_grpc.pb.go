@@ -30,6 +30,8 @@ const (
 	LogService_GetDelivery_FullMethodName      = "/shopbell.log.v1.LogService/GetDelivery"
 	LogService_ResendDelivery_FullMethodName   = "/shopbell.log.v1.LogService/ResendDelivery"
 	LogService_CancelDelivery_FullMethodName   = "/shopbell.log.v1.LogService/CancelDelivery"
+	LogService_GetWebhookStats_FullMethodName  = "/shopbell.log.v1.LogService/GetWebhookStats"
+	LogService_GetShopStats_FullMethodName     = "/shopbell.log.v1.LogService/GetShopStats"
 )
 
 // LogServiceClient is the client API for LogService service.
@@ -63,6 +65,11 @@ type LogServiceClient interface {
 	// that is cancelled already stays as it is. Errors: NOT_FOUND; FAILED_PRECONDITION for one that does not wait, or
 	// whose time has come: it is on its way.
 	CancelDelivery(ctx context.Context, in *CancelDeliveryRequest, opts ...grpc.CallOption) (*CancelDeliveryResponse, error)
+	// GetWebhookStats counts what was delivered to a webhook, by day or hour: how much, with what success, which errors,
+	// how fast.
+	GetWebhookStats(ctx context.Context, in *GetWebhookStatsRequest, opts ...grpc.CallOption) (*Stats, error)
+	// GetShopStats counts what was delivered to all webhooks of a shop together, those that were deleted too.
+	GetShopStats(ctx context.Context, in *GetShopStatsRequest, opts ...grpc.CallOption) (*Stats, error)
 }
 
 type logServiceClient struct {
@@ -180,6 +187,26 @@ func (c *logServiceClient) CancelDelivery(ctx context.Context, in *CancelDeliver
 	return out, nil
 }
 
+func (c *logServiceClient) GetWebhookStats(ctx context.Context, in *GetWebhookStatsRequest, opts ...grpc.CallOption) (*Stats, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Stats)
+	err := c.cc.Invoke(ctx, LogService_GetWebhookStats_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *logServiceClient) GetShopStats(ctx context.Context, in *GetShopStatsRequest, opts ...grpc.CallOption) (*Stats, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Stats)
+	err := c.cc.Invoke(ctx, LogService_GetShopStats_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LogServiceServer is the server API for LogService service.
 // All implementations must embed UnimplementedLogServiceServer
 // for forward compatibility.
@@ -211,6 +238,11 @@ type LogServiceServer interface {
 	// that is cancelled already stays as it is. Errors: NOT_FOUND; FAILED_PRECONDITION for one that does not wait, or
 	// whose time has come: it is on its way.
 	CancelDelivery(context.Context, *CancelDeliveryRequest) (*CancelDeliveryResponse, error)
+	// GetWebhookStats counts what was delivered to a webhook, by day or hour: how much, with what success, which errors,
+	// how fast.
+	GetWebhookStats(context.Context, *GetWebhookStatsRequest) (*Stats, error)
+	// GetShopStats counts what was delivered to all webhooks of a shop together, those that were deleted too.
+	GetShopStats(context.Context, *GetShopStatsRequest) (*Stats, error)
 	mustEmbedUnimplementedLogServiceServer()
 }
 
@@ -244,6 +276,12 @@ func (UnimplementedLogServiceServer) ResendDelivery(context.Context, *ResendDeli
 }
 func (UnimplementedLogServiceServer) CancelDelivery(context.Context, *CancelDeliveryRequest) (*CancelDeliveryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelDelivery not implemented")
+}
+func (UnimplementedLogServiceServer) GetWebhookStats(context.Context, *GetWebhookStatsRequest) (*Stats, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetWebhookStats not implemented")
+}
+func (UnimplementedLogServiceServer) GetShopStats(context.Context, *GetShopStatsRequest) (*Stats, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetShopStats not implemented")
 }
 func (UnimplementedLogServiceServer) mustEmbedUnimplementedLogServiceServer() {}
 func (UnimplementedLogServiceServer) testEmbeddedByValue()                    {}
@@ -389,6 +427,42 @@ func _LogService_CancelDelivery_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_GetWebhookStats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetWebhookStatsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).GetWebhookStats(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_GetWebhookStats_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).GetWebhookStats(ctx, req.(*GetWebhookStatsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LogService_GetShopStats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetShopStatsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).GetShopStats(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_GetShopStats_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).GetShopStats(ctx, req.(*GetShopStatsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LogService_ServiceDesc is the grpc.ServiceDesc for LogService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -415,6 +489,14 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelDelivery",
 			Handler:    _LogService_CancelDelivery_Handler,
+		},
+		{
+			MethodName: "GetWebhookStats",
+			Handler:    _LogService_GetWebhookStats_Handler,
+		},
+		{
+			MethodName: "GetShopStats",
+			Handler:    _LogService_GetShopStats_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
