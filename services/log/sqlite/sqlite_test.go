@@ -5,12 +5,15 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -23,6 +26,9 @@ import (
 func TestMain(m *testing.M) {
 	if path := os.Getenv("SHOPBELL_TEST_WRITE_AND_DIE"); path != "" {
 		writeAndDie(path)
+	}
+	if path := os.Getenv("SHOPBELL_TEST_COUNT_AND_DIE"); path != "" {
+		countAndDie(path)
 	}
 	os.Exit(m.Run())
 }
@@ -162,4 +168,61 @@ func writeAndDie(path string) {
 	}
 	fmt.Println(err)
 	os.Exit(1)
+}
+
+// TestStats_SurviveKill kills the writer again and again in the middle of what it counts. Each new one is told everything
+// from the beginning, as by a bus that has heard of nothing.
+func TestStats_SurviveKill(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log.db")
+	killed := 0
+	for range 5 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "SHOPBELL_TEST_COUNT_AND_DIE="+path)
+		if out, err := cmd.CombinedOutput(); err != nil && cmd.ProcessState.ExitCode() > 0 {
+			t.Fatalf("the writer ended with %v: %s", err, out)
+		} else if err != nil {
+			killed++
+		}
+	}
+	s := openAt(t, path)
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}()
+	for _, batch := range livesInBatches() {
+		if err := s.Write(context.Background(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	storetest.CheckStats(t, s)
+	if killed == 0 {
+		t.Error("no writer was killed while it wrote")
+	}
+}
+
+func livesInBatches() (batches []store.Batch) {
+	for part := range slices.Chunk(storetest.Lives(1, 400), 20) {
+		batches = append(batches, store.Batch{Records: part})
+	}
+	return batches
+}
+
+// countAndDie is killed, by itself, after a time that leads into the middle of writing.
+func countAndDie(path string) {
+	s, err := sqlite.Open(context.Background(), path)
+	if err == nil {
+		time.AfterFunc(rand.N(60*time.Millisecond), func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) })
+	}
+	for _, batch := range livesInBatches() {
+		if err == nil {
+			err = s.Write(context.Background(), batch)
+		}
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
