@@ -62,7 +62,7 @@ func contractText(t *testing.T) []byte {
 	at := time.Date(2026, 5, 1, 8, 30, 0, 123456789, time.UTC)
 	e := contract.Event{
 		ShopID: "tulip.shop", ID: "evt_1", Type: "order.created", Action: "create", OccurredAt: "2026-05-01T10:30:00+02:00",
-		Environment: "live", Key: "order:1042", ContentType: "application/json", AcceptedAt: at, Data: []byte(`{"total":549.50}`),
+		Environment: "live", Key: "order:1042", ContentType: "application/json", AcceptedAt: at, AcceptedBy: "key_1 (ERP)", Data: []byte(`{"total":549.50}`),
 	}
 	d := contract.Delivery{Event: e, ID: "dlv_1", WebhookID: "wh_1", MatchedAt: at.Add(time.Millisecond), Attempt: 2}
 	byHand := d

@@ -21,6 +21,7 @@ const (
 	hdrKey         = "Shopbell-Key"
 	hdrContentType = "Shopbell-Content-Type"
 	hdrAcceptedAt  = "Shopbell-Accepted-At"
+	hdrAcceptedBy  = "Shopbell-Accepted-By"
 	hdrDelivery    = "Shopbell-Delivery"
 	hdrWebhook     = "Shopbell-Webhook"
 	hdrRevision    = "Shopbell-Webhook-Revision"
@@ -45,6 +46,7 @@ type Event struct {
 	Key                      string
 	ContentType              string
 	AcceptedAt               time.Time
+	AcceptedBy               string // the key it came with, by its name; empty where none is asked for, and on deliveries
 	Data                     []byte
 }
 
@@ -74,6 +76,7 @@ func (d *Delivery) ByHand() bool { return !d.AskedAt.IsZero() }
 func (e *Event) Message() *nats.Msg {
 	m := &nats.Msg{Subject: EventSubject(e.ShopID, e.Type), Header: make(nats.Header, 12), Data: e.Data}
 	e.setHeaders(m.Header)
+	set(m.Header, hdrAcceptedBy, e.AcceptedBy)
 	m.Header[jetstream.MsgIDHeader] = []string{e.ShopID + "/" + e.ID}
 	return m
 }
@@ -95,7 +98,7 @@ func ParseEvent(h nats.Header, data []byte) (Event, error) {
 	e := Event{
 		ShopID: get(h, hdrShop), ID: get(h, hdrEvent), Type: get(h, hdrType), Action: get(h, hdrAction),
 		OccurredAt: get(h, hdrOccurredAt), Environment: get(h, hdrEnvironment), Key: get(h, hdrKey),
-		ContentType: get(h, hdrContentType), Data: data,
+		ContentType: get(h, hdrContentType), AcceptedBy: get(h, hdrAcceptedBy), Data: data,
 	}
 	if e.ShopID == "" || e.ID == "" || e.Type == "" {
 		return e, fmt.Errorf("event message: shop %q, id %q, type %q: none may be empty", e.ShopID, e.ID, e.Type)

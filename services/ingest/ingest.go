@@ -121,7 +121,7 @@ func (in *Ingest) pack(ctx context.Context, shopID string, events []contract.Eve
 	if err := contract.CheckShopID(shopID); err != nil {
 		return nil, err
 	}
-	if err := in.complete(shopID, events, prefix); err != nil {
+	if err := in.complete(shopID, rpc.Caller(ctx), events, prefix); err != nil {
 		in.taken.WithLabelValues("refused").Add(float64(len(events)))
 		return nil, err
 	}
@@ -189,7 +189,7 @@ func (in *Ingest) publish(ctx context.Context, p *parcel, put func(context.Conte
 var errTooSlow = errors.New("the bus took longer than ingest.timeout")
 
 // complete fills in what the publisher may leave out, and says what does not fit the shop.
-func (in *Ingest) complete(shopID string, events []contract.Event, prefixOf func(int) string) error {
+func (in *Ingest) complete(shopID, caller string, events []contract.Event, prefixOf func(int) string) error {
 	settings := in.shops.Get(shopID)
 	now := time.Now()
 	var bad fault.Collector
@@ -203,7 +203,7 @@ func (in *Ingest) complete(shopID string, events []contract.Event, prefixOf func
 			return fault.New(fault.TooLarge, "%sdata has %d bytes; at most %s are taken (ingest.max_event_bytes): send a reference in place of what is large", prefix, size, in.cfg.MaxEventBytes)
 		}
 		bad.Include(prefix, in.shops.Check(settings, e))
-		e.ShopID, e.AcceptedAt = shopID, now
+		e.ShopID, e.AcceptedAt, e.AcceptedBy = shopID, now, caller
 		if e.ID == "" {
 			e.ID = id.New(id.Event, now)
 		}

@@ -62,7 +62,7 @@ func (b *bundle) postWith(t *testing.T, text, shop, body string) answer {
 func TestPublish_WithAKeyOpensItsShopForItsScope(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	good := b.addKey(t, &shopbellv1.ApiKey{Id: "key_1", Scopes: []string{key.EventsWrite}})
+	good := b.addKey(t, &shopbellv1.ApiKey{Id: "key_1", Label: "ERP", Scopes: []string{key.EventsWrite}})
 	reader := b.addKey(t, &shopbellv1.ApiKey{Id: "key_2", Scopes: []string{key.LogRead}})
 	for _, row := range []struct {
 		name, text, shop string
@@ -85,8 +85,9 @@ func TestPublish_WithAKeyOpensItsShopForItsScope(t *testing.T) {
 			t.Errorf("%s: gRPC: %v, want %v with %q", row.name, err, row.grpc, row.says)
 		}
 	}
-	if got := len(b.stored(t)); got != 2 {
-		t.Errorf("%d are stored, want the two that were taken", got)
+	stored := b.stored(t)
+	if len(stored) != 2 || stored[0].AcceptedBy != "key_1 (ERP)" || stored[1].AcceptedBy != "key_1 (ERP)" {
+		t.Errorf("stored %+v, want the two that were taken, and by which key", stored)
 	}
 }
 

@@ -45,7 +45,7 @@ func (l *Log) writeEvents(ctx context.Context, batch []bus.Message) error {
 		}
 		b.Events = append(b.Events, &shopbellv1.Event{
 			ShopId: e.ShopID, Id: e.ID, Type: e.Type, Action: e.Action, OccurredAt: e.OccurredAt, Environment: e.Environment, Key: e.Key,
-			ContentType: e.ContentType, AcceptedAt: timestamppb.New(e.AcceptedAt), Content: &shopbellv1.Event_Data{Data: e.Data},
+			ContentType: e.ContentType, AcceptedAt: timestamppb.New(e.AcceptedAt), AcceptedBy: e.AcceptedBy, Content: &shopbellv1.Event_Data{Data: e.Data},
 			TraceId: telemetry.TraceID(bus.Extract(ctx, m.Headers())),
 		})
 	}

@@ -50,7 +50,7 @@ func (t *teller) say(at time.Time, of *shopbellv1.StoryLine, format string, args
 
 func (t *teller) accepted(e *shopbellv1.Event) {
 	if e.GetAcceptedAt() != nil {
-		t.say(e.GetAcceptedAt().AsTime(), &shopbellv1.StoryLine{}, "accepted")
+		t.say(e.GetAcceptedAt().AsTime(), &shopbellv1.StoryLine{}, "accepted%s", because(" by ", e.GetAcceptedBy()))
 	}
 }
 

@@ -83,6 +83,11 @@ func TestTell(t *testing.T) {
 			[]string{"accepted"},
 		},
 		{
+			"one that came with a key says with which",
+			&store.Event{Event: &shopbellv1.Event{Type: "paid", AcceptedAt: timestamppb.New(noon), AcceptedBy: "key_1 (ERP)"}},
+			[]string{"accepted by key_1 (ERP)"},
+		},
+		{
 			"an event that has not come itself begins with its decision",
 			&store.Event{Event: &shopbellv1.Event{Type: "paid"}, Decision: &busv1.Decision{}, DecidedAt: noon},
 			[]string{"matched to no webhook: none subscribes to paid"},

@@ -15,6 +15,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/notice"
+	"shopbell.dev/pkg/rpc"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
@@ -81,6 +82,9 @@ func (s *Subscription) release(ctx context.Context, shop, webhookID string, disc
 // DisableWebhook switches a webhook off on its owner's behalf.
 func (s *Subscription) DisableWebhook(ctx context.Context, req *subscriptionv1.DisableWebhookRequest) (*shopbellv1.Webhook, error) {
 	reason := "switched off by its owner"
+	if by := rpc.Caller(ctx); by != "" {
+		reason += " (" + by + ")"
+	}
 	if r := req.GetReason(); r != "" {
 		reason += ": " + r
 	}

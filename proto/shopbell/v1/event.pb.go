@@ -57,7 +57,9 @@ type Event struct {
 	// The trace that publishing it belongs to, and with it every attempt: 32 hex digits. Set by Shopbell.
 	TraceId string `protobuf:"bytes,12,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// What became of it. Set by Shopbell, and only where a single event is read.
-	Story         *Story `protobuf:"bytes,13,opt,name=story,proto3" json:"story,omitempty"`
+	Story *Story `protobuf:"bytes,13,opt,name=story,proto3" json:"story,omitempty"`
+	// The key it was published with: "key_…" and its label, "operator", or empty where no key is asked for. Set by Shopbell.
+	AcceptedBy    string `protobuf:"bytes,14,opt,name=accepted_by,json=acceptedBy,proto3" json:"accepted_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,6 +194,13 @@ func (x *Event) GetStory() *Story {
 		return x.Story
 	}
 	return nil
+}
+
+func (x *Event) GetAcceptedBy() string {
+	if x != nil {
+		return x.AcceptedBy
+	}
+	return ""
 }
 
 type isEvent_Content interface {
@@ -454,7 +463,7 @@ var File_shopbell_v1_event_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x17shopbell/v1/event.proto\x12\vshopbell.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashopbell/v1/delivery.proto\"\x8d\x03\n" +
+	"\x17shopbell/v1/event.proto\x12\vshopbell.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashopbell/v1/delivery.proto\"\xae\x03\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
@@ -471,7 +480,9 @@ const file_shopbell_v1_event_proto_rawDesc = "" +
 	"\vaccepted_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"acceptedAt\x12\x19\n" +
 	"\btrace_id\x18\f \x01(\tR\atraceId\x12(\n" +
-	"\x05story\x18\r \x01(\v2\x12.shopbell.v1.StoryR\x05storyB\t\n" +
+	"\x05story\x18\r \x01(\v2\x12.shopbell.v1.StoryR\x05story\x12\x1f\n" +
+	"\vaccepted_by\x18\x0e \x01(\tR\n" +
+	"acceptedByB\t\n" +
 	"\acontent\"\xbf\x01\n" +
 	"\x05Story\x12\x18\n" +
 	"\adecided\x18\x01 \x01(\bR\adecided\x127\n" +

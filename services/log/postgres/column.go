@@ -20,7 +20,7 @@ func column[R, V any](rows []R, field func(R) V) []V {
 // eventValues are the columns in the order of eventColumns.
 func eventValues(e store.EventRow) []any {
 	return []any{
-		e.ShopID, e.ID, e.Type, e.Action, e.OccurredAt, e.Environment, e.Key, e.ContentType, e.Trace, e.AcceptedAt, e.Data,
+		e.ShopID, e.ID, e.Type, e.Action, e.OccurredAt, e.Environment, e.Key, e.ContentType, e.Trace, e.AcceptedBy, e.AcceptedAt, e.Data,
 	}
 }
 

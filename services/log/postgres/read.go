@@ -226,9 +226,9 @@ func snapshot[T any](ctx context.Context, s *Store, read func(reader) (T, error)
 // event is nil when it is not there.
 func (r reader) event(ctx context.Context, shopID, id string) (*store.EventRow, error) {
 	e := &store.EventRow{ShopID: shopID, ID: id}
-	err := r.tx.QueryRow(ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id,
+	err := r.tx.QueryRow(ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id, accepted_by,
 		accepted_at, data FROM events WHERE shop_id = $1 AND id = $2 ORDER BY accepted_at LIMIT 1`, shopID, id).
-		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &e.AcceptedAt, &e.Data)
+		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &e.AcceptedBy, &e.AcceptedAt, &e.Data)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // the doc says so
 	}

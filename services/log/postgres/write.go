@@ -17,7 +17,7 @@ import (
 // Two replicas that meet at a row wait for each other there; they cannot lock each other out, because all writers take
 // tables and rows in the same order.
 const (
-	eventColumns = `shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id, accepted_at, data`
+	eventColumns = `shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id, accepted_by, accepted_at, data`
 
 	decisionColumns = `shop_id, event_id, event_type, at, decision, born`
 	unnestDecisions = `unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bytea[], $6::timestamptz[])`

@@ -243,9 +243,9 @@ func snapshot[T any](ctx context.Context, db *sql.DB, read func(reader) (T, erro
 func (r reader) event(ctx context.Context, shopID, id string) (*store.EventRow, error) {
 	e := &store.EventRow{ShopID: shopID, ID: id}
 	var acceptedAt sql.NullInt64
-	err := r.tx.QueryRowContext(ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id,
+	err := r.tx.QueryRowContext(ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id, accepted_by,
 		accepted_at, data FROM events WHERE shop_id = ? AND id = ?`, shopID, id).
-		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &acceptedAt, &e.Data)
+		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &e.AcceptedBy, &acceptedAt, &e.Data)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // the doc says so
 	}

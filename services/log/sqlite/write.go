@@ -36,8 +36,8 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 		return stmt
 	}
 	all := statements{
-		insertEvent: one(`INSERT INTO events (shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id,
-			accepted_at, data) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`),
+		insertEvent: one(`INSERT INTO events (shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id, accepted_by,
+			accepted_at, data) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`),
 
 		insertDecision: one(`INSERT INTO decisions (shop_id, event_id, event_type, at, decision)
 			VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`),
@@ -107,7 +107,7 @@ type writer struct {
 func (w writer) write(ctx context.Context, rows store.Rows) error {
 	for _, e := range rows.Events {
 		if _, err := w.exec(ctx, w.insertEvent, e.ShopID, e.ID, e.Type, e.Action, e.OccurredAt, e.Environment, e.Key,
-			e.ContentType, e.Trace, micros(e.AcceptedAt), e.Data); err != nil {
+			e.ContentType, e.Trace, e.AcceptedBy, micros(e.AcceptedAt), e.Data); err != nil {
 			return fmt.Errorf("write event %s/%s: %w", e.ShopID, e.ID, err)
 		}
 	}

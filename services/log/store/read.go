@@ -103,7 +103,7 @@ func body(attempts []*busv1.AttemptMade, event *shopbellv1.Event) ([]byte, bool)
 func (r *EventRow) proto() *shopbellv1.Event {
 	return &shopbellv1.Event{
 		ShopId: r.ShopID, Id: r.ID, Type: r.Type, Action: r.Action, OccurredAt: r.OccurredAt,
-		Environment: r.Environment, Key: r.Key, ContentType: r.ContentType, TraceId: r.Trace,
+		Environment: r.Environment, Key: r.Key, ContentType: r.ContentType, TraceId: r.Trace, AcceptedBy: r.AcceptedBy,
 		AcceptedAt: stamp(r.AcceptedAt), Content: &shopbellv1.Event_Data{Data: r.Data},
 	}
 }

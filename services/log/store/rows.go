@@ -23,7 +23,7 @@ type Rows struct {
 // EventRow is an event.
 type EventRow struct {
 	ShopID, ID, Type                                         string
-	Action, OccurredAt, Environment, Key, ContentType, Trace string
+	Action, OccurredAt, Environment, Key, ContentType, Trace, AcceptedBy string
 	AcceptedAt                                               time.Time
 	Data                                                     []byte
 }
@@ -108,7 +108,7 @@ func (m *builder) event(e *shopbellv1.Event) {
 	m.events = append(m.events, EventRow{
 		ShopID: Key(e.GetShopId()), ID: Key(e.GetId()), Type: Key(e.GetType()), Action: Text(e.GetAction()),
 		OccurredAt: Text(e.GetOccurredAt()), Environment: Text(e.GetEnvironment()), Key: Text(e.GetKey()),
-		ContentType: Text(e.GetContentType()), Trace: Text(e.GetTraceId()),
+		ContentType: Text(e.GetContentType()), Trace: Text(e.GetTraceId()), AcceptedBy: Text(e.GetAcceptedBy()),
 		AcceptedAt: orTime(Time(e.GetAcceptedAt()), unknownTime), Data: e.GetData(),
 	})
 }

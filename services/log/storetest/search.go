@@ -245,7 +245,7 @@ func storesAwkwardTexts(t *testing.T, s bundle) {
 		shopID := fmt.Sprintf("shop-%d", i)
 		event := newEvent(shopID, "evt"+awkward, []byte(awkward))
 		event.Type, event.Action, event.OccurredAt, event.Environment = awkward, awkward, awkward, awkward
-		event.Key, event.ContentType, event.TraceId = awkward, awkward, awkward
+		event.Key, event.ContentType, event.TraceId, event.AcceptedBy = awkward, awkward, awkward, awkward
 
 		decided := decision(shopID, "evt"+awkward, time.Second,
 			&shopbellv1.Considered{WebhookId: "wh" + awkward, Label: awkward, Matched: true, Reason: awkward, DeliveryId: "dlv" + awkward})

@@ -65,6 +65,7 @@ func readsEvents(t *testing.T, s bundle) {
 		"",
 	} {
 		want := newEvent("shop", fmt.Sprintf("evt_%d", i), []byte(data))
+		want.AcceptedBy = "key_1 (ERP)"
 		s.write(store.Batch{Events: []*shopbellv1.Event{want}})
 		got := s.event("shop", want.GetId())
 		same(t, fmt.Sprintf("event with %q", data), got, &store.Event{Event: want})
