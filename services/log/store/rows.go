@@ -22,10 +22,10 @@ type Rows struct {
 
 // EventRow is an event.
 type EventRow struct {
-	ShopID, ID, Type                                         string
+	ShopID, ID, Type                                                     string
 	Action, OccurredAt, Environment, Key, ContentType, Trace, AcceptedBy string
-	AcceptedAt                                               time.Time
-	Data                                                     []byte
+	AcceptedAt                                                           time.Time
+	Data                                                                 []byte
 }
 
 // DecisionRow is what was decided about an event. It is not part of the event's row, because the two come separately,
