@@ -12,9 +12,11 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,53 +40,23 @@ type exchange struct {
 	problem    string // why it failed, in a sentence
 }
 
-// maxResponseHeaders bounds an answer's headers.
-const maxResponseHeaders = 64 << 10
-
-// newClient makes the one client that all exchanges share: no redirects, every address guarded when it is dialled, every
-// answer bounded. An exchange's time is bounded by its context. Up to inFlight connections to one host are kept for the
-// next exchange: fewer, and a burst to one host would dial anew for most of them.
-func newClient(guard *address.Guard, inFlight int) *http.Client {
-	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: guard.Control}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext:            dialer.DialContext,
-			ForceAttemptHTTP2:      true,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:    30 * time.Second,
-			MaxIdleConns:           10_000,
-			MaxIdleConnsPerHost:    inFlight,
-			IdleConnTimeout:        90 * time.Second,
-			MaxResponseHeaderBytes: maxResponseHeaders,
-		},
-	}
-}
-
 // do makes one exchange: it ends when the answer's body has been read up to its limit, or when timeout has passed,
 // whichever is first. It never fails: what went wrong is in the exchange. ctx ends it early.
-func do(ctx context.Context, client *http.Client, target string, h http.Header, body []byte, timeout time.Duration, limit int64) *exchange {
+func do(ctx context.Context, c *client, target string, h http.Header, body []byte, timeout time.Duration, limit int64) *exchange {
 	x := &exchange{url: target, began: time.Now(), request: h}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	v := &visit{client: c, deadline: x.began.Add(timeout), limit: limit}
+	defer v.end()
+	ctx, cancel := context.WithDeadline(ctx, v.deadline)
 	defer cancel()
-	var clock stopwatch
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, clock.trace()), http.MethodPost, target, bytes.NewReader(body))
-	if err != nil {
-		x.class, x.problem = "request", "the request cannot be made: "+inner(err).Error()
-		return x
+	resp, err := v.send(ctx, target, h, body)
+	if err == nil && time.Now().After(v.deadline) { // the answer won a race against the clock that it had lost
+		_ = resp.Body.Close()
+		err = context.DeadlineExceeded
 	}
-	req.Header = h
-	// Not client.Do, which would look where a redirect leads, and fail if that is nowhere.
-	resp, err := client.Transport.RoundTrip(req)
 	if err != nil {
 		x.duration = time.Since(x.began)
-		x.timings = clock.seen().timings()
-		x.class, x.problem = classify(err, timeout, &clock)
-		return x
-	}
-	if late := time.Since(x.began); late > timeout { // the answer won a race against the clock that it had lost
-		_ = resp.Body.Close()
-		x.duration, x.timings = late, clock.seen().timings()
-		x.class, x.problem = classify(context.DeadlineExceeded, timeout, &clock)
+		x.timings = v.clock.seen().timings()
+		x.class, x.problem = classify(err, timeout, &v.clock)
 		return x
 	}
 	x.code, x.response = resp.StatusCode, resp.Header
@@ -98,8 +70,68 @@ func do(ctx context.Context, client *http.Client, target string, h http.Header, 
 	}
 	x.cut = x.cut || err != nil // the answer's status came in time, so it counts (SHOPS.md C5)
 	x.duration = time.Since(x.began)
-	x.timings = clock.seen().timings()
+	x.timings = v.clock.seen().timings()
 	return x
+}
+
+// visit is what an exchange and the client's connections know of each other.
+type visit struct {
+	client   *client
+	deadline time.Time
+	limit    int64 // of the answer's body
+	clock    stopwatch
+	dials    atomic.Int32
+	on       *connection
+	late     bool // on had been closed to make room when the exchange was given it
+}
+
+type visitKey struct{}
+
+// send POSTs a body.
+func (v *visit) send(ctx context.Context, target string, h http.Header, body []byte) (*http.Response, error) {
+	ctx = context.WithValue(httptrace.WithClientTrace(ctx, v.trace()), visitKey{}, v)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, requestError{inner(err)}
+	}
+	// The URL was checked when it was saved. What would lead elsewhere than it seems is looked at again.
+	if u := req.URL; u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return nil, requestError{errors.New("the URL is not http:// or https:// and a host")}
+	}
+	req.Header = h
+	// Not client.Do, which would look where a redirect leads, and fail if that is nowhere.
+	resp, err := v.client.transport.RoundTrip(req)
+	if err != nil && v.late { // nothing was sent
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		resp, err = v.client.transport.RoundTrip(req)
+	}
+	return resp, err
+}
+
+// requestError is why a request cannot be made.
+type requestError struct{ error }
+
+// given is told which connection the exchange has. It is told again when the transport tries another one.
+func (v *visit) given(info httptrace.GotConnInfo) {
+	v.end()
+	if c := beneath(info.Conn); c != nil {
+		if v.late = !v.client.connections.begin(c, v.limit); !v.late {
+			v.on = c
+		}
+	}
+}
+
+func (v *visit) end() {
+	if v.on != nil {
+		v.client.connections.end(v.on)
+		v.on = nil
+	}
+}
+
+func (v *visit) trace() *httptrace.ClientTrace {
+	t := v.clock.trace()
+	t.GotConn = v.given
+	return t
 }
 
 // stopwatch measures the parts of an exchange. Its hooks may be called at once, and after the exchange is over, when a
@@ -125,10 +157,18 @@ func (s *stopwatch) seen() parts {
 
 func (s *stopwatch) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
-		DNSStart:          func(httptrace.DNSStartInfo) { s.mark(&s.dnsStart) },
-		DNSDone:           func(httptrace.DNSDoneInfo) { s.mark(&s.dnsEnd) },
-		ConnectStart:      func(string, string) { s.mark(&s.connectStart) },
-		ConnectDone:       func(string, string, error) { s.mark(&s.connectEnd) },
+		DNSStart: func(httptrace.DNSStartInfo) { s.mark(&s.dnsStart) },
+		DNSDone: func(info httptrace.DNSDoneInfo) {
+			if !cutShort(info.Err) {
+				s.mark(&s.dnsEnd)
+			}
+		},
+		ConnectStart: func(string, string) { s.mark(&s.connectStart) },
+		ConnectDone: func(_, _ string, err error) {
+			if !cutShort(err) {
+				s.mark(&s.connectEnd)
+			}
+		},
 		TLSHandshakeStart: func() { s.mark(&s.tlsStart) },
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			if err == nil {
@@ -142,6 +182,12 @@ func (s *stopwatch) trace() *httptrace.ClientTrace {
 		},
 		GotFirstResponseByte: func() { s.mark(&s.first) },
 	}
+}
+
+// cutShort is whether a part of an exchange ended only because its time was up: then it is what did not end.
+func cutShort(err error) bool {
+	var late net.Error
+	return errors.Is(err, context.Canceled) || errors.As(err, &late) && late.Timeout()
 }
 
 func (p parts) timings() *shopbellv1.Timings {
@@ -163,6 +209,8 @@ func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 // classify says why there was no answer: in one word, and in a sentence without anything secret.
 func classify(err error, timeout time.Duration, clock *stopwatch) (class, problem string) {
 	cause := inner(err)
+	var unmade requestError
+	var byProxy proxyError
 	var dns *net.DNSError
 	var late net.Error
 	var op *net.OpError
@@ -173,10 +221,16 @@ func classify(err error, timeout time.Duration, clock *stopwatch) (class, proble
 	switch {
 	case errors.Is(err, address.ErrRefused):
 		return "blocked_address", "the host leads to an address that is not on the public Internet; " + address.HowToAllow
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &unmade):
+		return "request", "the request cannot be made: " + unmade.Error()
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return "timeout", fmt.Sprintf("no answer within %s: %s", timeout, clock.seen().stuck())
 	case errors.Is(err, context.Canceled):
 		return "interrupted", "the sender was stopped before the answer came"
+	case errors.As(err, &byProxy):
+		return "connect", "the operator's proxy made no connection: " + byProxy.Error()
+	case errors.Is(err, errHangsUp):
+		return "connect", errHangsUp.Error()
 	case errors.As(err, &dns):
 		if dns.IsNotFound {
 			return "dns", fmt.Sprintf("there is no host %s", dns.Name)
@@ -188,14 +242,24 @@ func classify(err error, timeout time.Duration, clock *stopwatch) (class, proble
 		return "tls", "the receiver's certificate is not for this host: " + host.Error()
 	case errors.As(err, &cert):
 		return "tls", "the receiver's certificate is not trusted: " + cert.Err.Error()
+	case strings.Contains(cause.Error(), "protocol version"):
+		return "tls", "the receiver speaks no TLS 1.2 or later; older versions are refused"
+	case strings.Contains(cause.Error(), "tls: certificate required"):
+		return "tls", "the receiver asks for a client's certificate, and does not take ours or there is none (sender.client_certificate)"
 	case errors.As(err, &record), errors.As(err, &alert), strings.Contains(cause.Error(), "tls: "), strings.Contains(cause.Error(), "HTTP response to HTTPS client"):
 		return "tls", "no TLS connection could be made: " + cause.Error()
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connect", "the receiver refuses the connection: nothing listens there"
 	case errors.As(err, &op) && op.Op == "dial":
 		return "connect", "no connection to the receiver: " + op.Err.Error()
-	case strings.Contains(cause.Error(), "response headers exceeded"):
+	case errors.Is(err, errFlood):
+		return "body_too_large", errFlood.Error() + ", and no answer is in it"
+	case strings.Contains(cause.Error(), "response headers exceeded"), strings.Contains(cause.Error(), "header list"):
 		return "body_too_large", fmt.Sprintf("the answer's headers are larger than %d bytes", maxResponseHeaders)
+	case strings.Contains(cause.Error(), "received from peer"), strings.Contains(cause.Error(), "GOAWAY"):
+		return "connect", "the receiver broke off the exchange: " + cause.Error()
+	case strings.Contains(cause.Error(), "client connection lost"):
+		return "connect", "the receiver went silent on its connection"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "connect", "the receiver closed the connection without an answer"
 	}

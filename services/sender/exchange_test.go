@@ -88,12 +88,11 @@ func handler(t *testing.T, tlsToo bool, answer http.HandlerFunc) *httptest.Serve
 
 func post(t *testing.T, guard *address.Guard, trust *x509.Certificate, target string, body []byte, timeout time.Duration, limit int64) *exchange {
 	t.Helper()
-	client := newClient(guard, 8)
-	t.Cleanup(client.CloseIdleConnections)
+	client := clientWith(t, guard, Config{}, nil)
 	if trust != nil {
 		pool := x509.NewCertPool()
 		pool.AddCert(trust)
-		transportOf(client).TLSClientConfig.RootCAs = pool
+		client.transport.TLSClientConfig.RootCAs = pool
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // no exchange takes so long, whatever its rules
 	defer cancel()
@@ -110,7 +109,20 @@ func post(t *testing.T, guard *address.Guard, trust *x509.Certificate, target st
 	}
 }
 
-func transportOf(client *http.Client) *http.Transport { return client.Transport.(*http.Transport) }
+// clientWith makes a client with settings; those that are zero are the defaults.
+func clientWith(t testing.TB, guard *address.Guard, cfg Config, resolver *net.Resolver) *client {
+	t.Helper()
+	cfg.MaxInFlight = 8
+	if cfg.MaxIdleConnections == 0 {
+		cfg.MaxIdleConnections = 8
+	}
+	c, err := newClient(guard, cfg, resolver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.CloseIdleConnections)
+	return c
+}
 
 // Real failures, by what a receiver's owner is told of them.
 func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
@@ -161,7 +173,7 @@ func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 			s.StartTLS()
 			t.Cleanup(s.Close)
 			return s.URL, s.Certificate()
-		}, open, 10, "tls", "no TLS connection could be made: "},
+		}, open, 10, "tls", "the receiver speaks no TLS 1.2 or later"},
 		{
 			"the TLS handshake hangs", func(t *testing.T) (string, *x509.Certificate) { return "https://" + receiver(t, hangs), nil }, open, 10,
 			"timeout", "no answer within 150ms: the TLS handshake was not finished",
@@ -350,7 +362,7 @@ func TestDo_SaysWhenItWasStopped(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	target := receiver(t, func(conn net.Conn) { reads("")(conn); stop() })
-	client := newClient(address.NewGuard(address.Private...), 8)
+	client := clientWith(t, address.NewGuard(address.Private...), Config{}, nil)
 	x := do(ctx, client, "http://"+target, http.Header{}, []byte("{}"), 10*time.Second, 1<<10)
 	if x.class != "interrupted" {
 		t.Errorf("%s: %s, want interrupted", x.class, x.problem)
@@ -367,7 +379,7 @@ func TestDo_RefusesWhatIsNoRequest(t *testing.T) {
 		{"a header's value with a line break", "http://127.0.0.1:1/?token=s3cret", http.Header{"X": {"a\r\nb"}}},
 		{"a header's name with a blank", "http://127.0.0.1:1/?token=s3cret", http.Header{"X Y": {"a"}}},
 	} {
-		client := newClient(address.NewGuard(address.Private...), 8)
+		client := clientWith(t, address.NewGuard(address.Private...), Config{}, nil)
 		x := do(t.Context(), client, row.target, row.h, nil, time.Second, 1<<10)
 		if x.class != "request" || !strings.HasPrefix(x.problem, "the request cannot be made: ") || strings.Contains(x.problem, "s3cret") {
 			t.Errorf("%s: %s: %s, want request, and no token", row.name, x.class, x.problem)
@@ -377,8 +389,8 @@ func TestDo_RefusesWhatIsNoRequest(t *testing.T) {
 
 func TestDo_SaysTimeoutWhenTheTransportGivesUpFirst(t *testing.T) {
 	t.Parallel()
-	client := newClient(address.NewGuard(address.Private...), 8)
-	transportOf(client).TLSHandshakeTimeout = 50 * time.Millisecond
+	client := clientWith(t, address.NewGuard(address.Private...), Config{}, nil)
+	client.transport.TLSHandshakeTimeout = 50 * time.Millisecond
 	x := do(t.Context(), client, "https://"+receiver(t, hangs), http.Header{}, nil, 10*time.Second, 1<<10)
 	if x.class != "timeout" || !strings.Contains(x.problem, "the TLS handshake was not finished") {
 		t.Errorf("%s: %s, want timeout in the TLS handshake", x.class, x.problem)
@@ -389,8 +401,7 @@ func TestDo_KeepsConnectionsForTheNext(t *testing.T) {
 	t.Parallel()
 	var addresses []string
 	s := handler(t, false, func(_ http.ResponseWriter, r *http.Request) { addresses = append(addresses, r.RemoteAddr) })
-	client := newClient(address.NewGuard(address.Private...), 8)
-	defer client.CloseIdleConnections()
+	client := clientWith(t, address.NewGuard(address.Private...), Config{}, nil)
 	for i := range 3 {
 		if x := do(t.Context(), client, s.URL, http.Header{}, []byte(fmt.Sprint(i)), 10*time.Second, 1<<10); x.code != 200 {
 			t.Fatalf("%s: %s", x.class, x.problem)

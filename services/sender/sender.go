@@ -5,7 +5,6 @@ package sender
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -30,11 +29,21 @@ type Config struct {
 	// Grace is how long exchanges under way may take to finish when the sender stops. One that is interrupted then is
 	// not an attempt; it is made again.
 	Grace time.Duration `yaml:"grace"`
+
+	// MaxIdleConnections is how many connections to receivers are kept open for the next exchange.
+	MaxIdleConnections int `yaml:"max_idle_connections"`
+	// CAFile is a file of PEM certificates that are trusted beside those that the machine trusts. Empty: none.
+	CAFile string `yaml:"ca_file"`
+	// ClientCertificate and ClientKey are PEM files of what is shown to receivers that ask who we are. Empty: nothing.
+	ClientCertificate string `yaml:"client_certificate"`
+	ClientKey         string `yaml:"client_key"`
+	// ProxyURL is the proxy through which receivers are reached: http://, https:// or socks5://. Empty: none.
+	ProxyURL config.Secret `yaml:"proxy_url"`
 }
 
 // Defaults suit a shop platform of any size.
 func Defaults() Config {
-	return Config{MaxInFlight: 1024, MaxResponseBytes: 64 << 10, Grace: 15 * time.Second}
+	return Config{MaxInFlight: 1024, MaxResponseBytes: 64 << 10, Grace: 15 * time.Second, MaxIdleConnections: 4096}
 }
 
 // Validate says what is wrong with the settings.
@@ -49,6 +58,7 @@ func (c Config) Validate() error {
 	if c.Grace < 0 || c.Grace > 5*time.Minute {
 		bad.Add("grace", "%s is not between 0s and 5m", c.Grace)
 	}
+	c.checkExchange(&bad)
 	return bad.Err()
 }
 
@@ -59,7 +69,7 @@ type Sender struct {
 	env      *run.Env
 	webhooks *webhook.Directory
 	shops    *shop.Directory
-	client   *http.Client
+	client   *client
 	agent    string // what we call ourselves to receivers
 
 	busy working
@@ -82,9 +92,13 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	client, err := newClient(env.Guard, cfg, nil)
+	if err != nil {
+		return nil, err
+	}
 	s := &Sender{
 		cfg: cfg, env: env, webhooks: webhooks, shops: shops, agent: "Shopbell/" + env.Version,
-		client: newClient(env.Guard, cfg.MaxInFlight),
+		client: client,
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shopbell_attempts_total", Help: "Attempts, by what was decided (delivered, retrying, failed, held) and, if they failed, by why.",
 		}, []string{"verdict", "error_class"}),
