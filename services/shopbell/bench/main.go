@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -46,6 +47,7 @@ type plan struct {
 	steady      time.Duration
 	concurrency int
 	cpuprofile  string
+	rules       rules
 }
 
 func parsePlan() (plan, error) {
@@ -58,6 +60,11 @@ func parsePlan() (plan, error) {
 	flag.DurationVar(&p.steady, "steady", 30*time.Second, "length of the steady rows")
 	flag.IntVar(&p.concurrency, "concurrency", 32, "requests under way at once, of the bare client and of the publisher")
 	flag.StringVar(&p.cpuprofile, "cpuprofile", "", "run serve beside a profiler; it writes FILE-fanout-1-row-1.pb.gz, FILE-fanout-1-row-1-allocs.pb.gz and so on")
+	flag.StringVar(&p.rules.Profile, "profile", "standard", "profile of the webhooks; shoprocket signs twice")
+	flag.Func("signatures", "how requests are signed in place of the profile's, such as standard-webhooks,standard-webhooks-ed25519", func(list string) error {
+		p.rules.Signatures = strings.Split(list, ",")
+		return nil
+	})
 	flag.Parse()
 	if *quick {
 		p.posts, p.deliveries, p.steady = 20_000, 3000, 2*time.Second
@@ -120,7 +127,7 @@ func benchFanOut(ctx context.Context, p plan, rc *receiver, fan int, dir string,
 		return fmt.Errorf("start serve: %w", err)
 	}
 	defer s.kill()
-	m := &meter{serve: s, receiver: rc, publisher: publisher(s.url), fan: fan}
+	m := &meter{serve: s, receiver: rc, publisher: publisher(s.url), fan: fan, rules: p.rules}
 	for _, l := range []load{
 		{singles, p.deliveries / fan, func(ctx context.Context, shop string, n int) (time.Duration, error) {
 			return 0, m.publisher.singles(ctx, shop, n, p.concurrency)

@@ -46,6 +46,7 @@ type meter struct {
 	receiver  *receiver
 	publisher publisher
 	fan       int
+	rules     rules
 }
 
 // measure publishes a load after a warm-up of the same kind, each in a shop of its own.
@@ -62,7 +63,7 @@ func (m *meter) measure(ctx context.Context, l load) (row, error) {
 // come to pass.
 func (m *meter) run(ctx context.Context, l load, shop string, events int) (row, error) {
 	r := row{kind: l.kind, fan: m.fan, deliveries: events * m.fan}
-	if err := m.publisher.register(ctx, shop, m.receiver.url, m.fan); err != nil {
+	if err := m.publisher.register(ctx, shop, m.receiver.url, m.fan, m.rules); err != nil {
 		return r, err
 	}
 	m.serve.forgetPeak()

@@ -17,12 +17,25 @@ import (
 // publisher is a shop platform: it registers webhooks and publishes events at this URL.
 type publisher string
 
+// rules are those of the webhooks under test.
+type rules struct {
+	Profile    string   `json:"profile"`
+	Signatures []string `json:"signatures"` // none: the profile's
+}
+
 // register makes webhooks of a shop that want every event.
-func (p publisher) register(ctx context.Context, shop, target string, webhooks int) error {
+func (p publisher) register(ctx context.Context, shop, target string, webhooks int, r rules) error {
 	for i := range webhooks {
-		text := fmt.Sprintf(`{"label":"webhook %d","url":"%s/%s/%d","events":["*"],"profile":"standard"}`, i, target, shop, i)
-		_, err := do(ctx, http.MethodPost, string(p)+"/v1/shops/"+shop+"/webhooks", http.Header{"Content-Type": {"application/json"}}, text, http.StatusOK)
+		text, err := json.Marshal(struct {
+			Label  string   `json:"label"`
+			URL    string   `json:"url"`
+			Events []string `json:"events"`
+			rules
+		}{fmt.Sprintf("webhook %d", i), fmt.Sprintf("%s/%s/%d", target, shop, i), []string{"*"}, r})
 		if err != nil {
+			return err
+		}
+		if _, err := do(ctx, http.MethodPost, string(p)+"/v1/shops/"+shop+"/webhooks", http.Header{"Content-Type": {"application/json"}}, string(text), http.StatusOK); err != nil {
 			return fmt.Errorf("register a webhook: %w", err)
 		}
 	}

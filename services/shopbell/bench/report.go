@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"runtime"
@@ -38,6 +39,9 @@ func (o *report) complaints(s *serve) error {
 }
 
 func (o *report) print() {
+	if rules := o.plan.rules; rules.Profile != "standard" || rules.Signatures != nil {
+		o.notes = append(o.notes, fmt.Sprintf("the webhooks have profile %s and signatures %s, the bare POSTs have those of standard", rules.Profile, cmp.Or(strings.Join(rules.Signatures, ", "), "as it has")))
+	}
 	fmt.Printf("\nShopbell on %s\n\n%-34s %10s %10s %12s %10s %10s %9s\n", o.where, "", "deliveries", "per second", "CPU-s/1,000", "p50", "p99", "peak")
 	for _, r := range o.rows {
 		title, peak := fmt.Sprintf("fan-out %2d, %s", r.fan, r.kind), fmt.Sprintf("%d MiB", r.peak>>20)
