@@ -267,8 +267,7 @@ func TestExchange_EveryStatusIsTakenAsItIs(t *testing.T) {
 		w.WriteHeader(code)
 	}))
 	t.Cleanup(s.Close)
-	client := newClient(address.NewGuard(address.Private...), 8)
-	t.Cleanup(client.CloseIdleConnections)
+	client := clientWith(t, address.NewGuard(address.Private...), Config{}, nil)
 	for code := 200; code <= 599; code++ {
 		x := do(t.Context(), client, fmt.Sprintf("%s/?code=%d", s.URL, code), http.Header{}, []byte("{}"), 10*time.Second, 1<<10)
 		if x.code != code || x.class != "" {
