@@ -2,65 +2,100 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Mirror is the values of a bucket in memory, by their places in it, kept by following the bucket. It may be used at
-// once.
-type Mirror[T any] struct {
-	bucket string
-	log    *slog.Logger
-	parse  func(Entry) (T, error)
-	note   func(place string, value T, there bool)
+// Mirror is what a bucket holds of each shop, in memory, kept by following the bucket. V is a view of all that a shop
+// has, such as a sorted list. It may be used at once.
+type Mirror[T, V any] struct {
+	kind Kind[T, V]
+	log  *slog.Logger
 
 	mu      sync.RWMutex // guards what follows
-	byPlace map[string]mirrored[T]
+	shops   map[string]*shelf[T, V]
+	count   int
 	changed chan struct{} // closed at the next change; nil while nobody waits
 }
 
-type mirrored[T any] struct {
+// Kind is what lies in a bucket.
+type Kind[T, V any] struct {
+	Bucket string
+	// Place takes the key of a value apart: whose it is, and which.
+	Place func(key string) (shop, id string, ok bool)
+	// Parse reads a value. One that cannot be read is logged, and leaves what was there before.
+	Parse func(Entry) (T, error)
+	// View, if set, makes the view of a shop's values, which come in any order. It is made when it is next asked for.
+	View func([]T) V
+	// Note, if set, is told of every change, before anybody who waits for it goes on; what was not there, or is there
+	// no longer, is the zero value. It must not use the mirror.
+	Note func(was, is T)
+}
+
+// shelf is what one shop has.
+type shelf[T, V any] struct {
+	byID map[string]shelved[T]
+	view V
+	made bool // view is that of what is there
+}
+
+type shelved[T any] struct {
 	value    T
 	revision uint64 // in the bucket
 }
 
-// NewMirror makes a mirror that holds nothing yet; Follow fills it. Parse reads a value; one that it cannot read is
-// logged, and leaves what was there before. Note, which may be nil, is told of every change, from one goroutine, before
-// anybody who waits for that change goes on: there is false when the value is gone.
-func NewMirror[T any](bucket string, log *slog.Logger, parse func(Entry) (T, error), note func(place string, value T, there bool)) *Mirror[T] {
-	return &Mirror[T]{bucket: bucket, log: log, parse: parse, note: note, byPlace: map[string]mirrored[T]{}}
+// NewMirror makes a mirror that holds nothing yet; Follow fills it.
+func NewMirror[T, V any](kind Kind[T, V], log *slog.Logger) *Mirror[T, V] {
+	return &Mirror[T, V]{kind: kind, log: log, shops: map[string]*shelf[T, V]{}}
 }
 
 // Follow is a watch (see Together) that keeps the mirror until ctx ends; filled is called when it holds every value.
-func (m *Mirror[T]) Follow(b *Bus) func(ctx context.Context, filled func()) error {
+func (m *Mirror[T, V]) Follow(b *Bus) func(ctx context.Context, filled func()) error {
 	return func(ctx context.Context, filled func()) error {
-		return b.Watch(ctx, m.bucket, func(entry Entry) { m.put(ctx, entry) }, filled)
+		return b.Watch(ctx, m.kind.Bucket, func(entry Entry) { m.put(ctx, entry) }, filled)
 	}
 }
 
-func (m *Mirror[T]) put(ctx context.Context, entry Entry) {
-	var now mirrored[T]
+var errNoPlace = errors.New("its key names no place in a shop")
+
+func (m *Mirror[T, V]) put(ctx context.Context, entry Entry) {
+	shop, id, ok := m.kind.Place(entry.Key())
+	err := errNoPlace
+	var now shelved[T]
 	there := entry.Operation() == jetstream.KeyValuePut
-	if there {
-		var err error
-		if now.value, err = m.parse(entry); err != nil {
-			m.log.ErrorContext(ctx, "a value in a bucket cannot be read, and is left out",
-				slog.String("bucket", m.bucket), slog.String("place", entry.Key()), slog.Any("error", err))
-			return
-		}
+	if ok && there {
 		now.revision = entry.Revision()
+		now.value, err = m.kind.Parse(entry)
 	}
-	if m.note != nil {
-		m.note(entry.Key(), now.value, there)
+	if !ok || there && err != nil {
+		m.log.ErrorContext(ctx, "a value in a bucket cannot be read", slog.String("bucket", m.kind.Bucket),
+			slog.String("key", entry.Key()), slog.Any("error", err))
+		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	s := m.shops[shop]
+	if s == nil {
+		s = &shelf[T, V]{byID: map[string]shelved[T]{}}
+		m.shops[shop] = s
+	}
+	was := s.byID[id]
+	m.count -= len(s.byID)
 	if there {
-		m.byPlace[entry.Key()] = now
+		s.byID[id] = now
 	} else {
-		delete(m.byPlace, entry.Key())
+		delete(s.byID, id)
+	}
+	m.count += len(s.byID)
+	if len(s.byID) == 0 {
+		delete(m.shops, shop)
+	}
+	s.made = false
+	if m.kind.Note != nil {
+		m.kind.Note(was.value, now.value)
 	}
 	if m.changed != nil {
 		close(m.changed)
@@ -68,27 +103,69 @@ func (m *Mirror[T]) put(ctx context.Context, entry Entry) {
 	}
 }
 
-// Get gives the value at a place, and its revision in the bucket, which is 0 when there is none.
-func (m *Mirror[T]) Get(place string) (value T, revision uint64) {
+// Get gives a value and its revision in the bucket, which is 0 when it is not there.
+func (m *Mirror[T, V]) Get(shop, id string) (value T, revision uint64) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	at := m.byPlace[place]
-	return at.value, at.revision
+	return m.get(shop, id)
+}
+
+func (m *Mirror[T, V]) get(shop, id string) (value T, revision uint64) {
+	if s := m.shops[shop]; s != nil {
+		at := s.byID[id]
+		return at.value, at.revision
+	}
+	return value, 0
+}
+
+// Of gives the view of what a shop has; of one that has nothing, the zero value.
+func (m *Mirror[T, V]) Of(shop string) (view V) {
+	m.mu.RLock()
+	s := m.shops[shop]
+	if s == nil || s.made {
+		defer m.mu.RUnlock()
+		if s == nil {
+			return view
+		}
+		return s.view
+	}
+	m.mu.RUnlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !s.made {
+		values := make([]T, 0, len(s.byID))
+		for _, at := range s.byID {
+			values = append(values, at.value)
+		}
+		s.view, s.made = m.kind.View(values), true
+	}
+	return s.view
+}
+
+// Each calls do for every value of every shop. Do must not use the mirror.
+func (m *Mirror[T, V]) Each(do func(T)) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, s := range m.shops {
+		for _, at := range s.byID {
+			do(at.value)
+		}
+	}
 }
 
 // Len is how many values there are.
-func (m *Mirror[T]) Len() int {
+func (m *Mirror[T, V]) Len() int {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return len(m.byPlace)
+	return m.count
 }
 
-// Await returns when the mirror holds the value at a place at this revision or a later one, or, for revision 0, when it
-// holds none there; or when ctx ends.
-func (m *Mirror[T]) Await(ctx context.Context, place string, revision uint64) {
+// Await returns when the mirror holds a value at this revision or a later one, or, for revision 0, when it does not hold
+// it; or when ctx ends.
+func (m *Mirror[T, V]) Await(ctx context.Context, shop, id string, revision uint64) {
 	for {
 		m.mu.Lock()
-		now := m.byPlace[place].revision
+		_, now := m.get(shop, id)
 		if revision == 0 && now == 0 || revision > 0 && now >= revision {
 			m.mu.Unlock()
 			return

@@ -63,6 +63,7 @@ func HashOf(text string) Hash { return sha256.Sum256([]byte(text)) }
 type Key struct {
 	*shopbellv1.ApiKey
 
+	hash      Hash // of a key for access
 	allowance allowance
 }
 

@@ -4,7 +4,6 @@ package shop
 import (
 	"context"
 	"log/slog"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -37,16 +36,7 @@ const (
 type Directory struct {
 	defaults Defaults
 	profiles *profile.Set
-	log      *slog.Logger
-
-	mu      sync.RWMutex // guards what follows
-	byID    map[string]known
-	changed chan struct{} // closed at the next change; nil while nobody waits
-}
-
-type known struct {
-	settings *shopbellv1.Shop
-	revision uint64 // in the bucket
+	mirror   *bus.Mirror[*shopbellv1.Shop, struct{}]
 }
 
 // NewDirectory makes a directory that knows no shop yet. The defaults' profile must be there.
@@ -54,60 +44,34 @@ func NewDirectory(defaults Defaults, profiles *profile.Set, log *slog.Logger) (*
 	if _, err := profiles.Get(defaults.Profile); err != nil {
 		return nil, err
 	}
-	return &Directory{defaults: defaults, profiles: profiles, log: log, byID: map[string]known{}}, nil
+	return &Directory{defaults, profiles, bus.NewMirror(bus.Kind[*shopbellv1.Shop, struct{}]{
+		Bucket: contract.Shops,
+		Place:  func(key string) (shop, id string, ok bool) { return contract.ParseShopKey(key), "", true },
+		Parse:  parse,
+	}, log)}, nil
 }
 
 // Follow is a watch (see bus.Together) that keeps the directory until ctx ends; filled is called when it knows every
 // shop.
 func (d *Directory) Follow(b *bus.Bus) func(ctx context.Context, filled func()) error {
-	return func(ctx context.Context, filled func()) error {
-		return b.Watch(ctx, contract.Shops, func(entry bus.Entry) { d.put(ctx, entry) }, filled)
-	}
+	return d.mirror.Follow(b)
 }
 
-func (d *Directory) put(ctx context.Context, entry bus.Entry) {
-	id := contract.ParseShopKey(entry.Key())
+func parse(entry bus.Entry) (*shopbellv1.Shop, error) {
 	state := &busv1.ShopState{}
-	if err := proto.Unmarshal(entry.Value(), state); err != nil {
-		d.log.ErrorContext(ctx, "shop cannot be read", slog.String("shop_id", id), slog.Any("error", err))
-		return
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.byID[id] = known{state.Shop, entry.Revision()}
-	if d.changed != nil {
-		close(d.changed)
-		d.changed = nil
-	}
+	err := proto.Unmarshal(entry.Value(), state)
+	return state.GetShop(), err
 }
 
 // Await returns when the directory knows a shop's settings at this revision or a later one, or when ctx ends.
 func (d *Directory) Await(ctx context.Context, id string, revision uint64) {
-	for {
-		d.mu.Lock()
-		if d.byID[id].revision >= revision {
-			d.mu.Unlock()
-			return
-		}
-		if d.changed == nil {
-			d.changed = make(chan struct{})
-		}
-		changed := d.changed
-		d.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-	}
+	d.mirror.Await(ctx, id, "", revision)
 }
 
 // Get gives a shop's settings, with the defaults for those that it has not set. It must not be changed.
 func (d *Directory) Get(id string) *shopbellv1.Shop {
-	d.mu.RLock()
-	s := d.byID[id].settings
-	d.mu.RUnlock()
-	return d.WithDefaults(id, s)
+	set, _ := d.mirror.Get(id, "")
+	return d.WithDefaults(id, set)
 }
 
 // WithDefaults gives settings, which may be nil, with the defaults for those that are not set.

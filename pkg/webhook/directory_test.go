@@ -347,7 +347,7 @@ func TestDirectory_GoesOnAfterWhatItCannotRead(t *testing.T) {
 	if got := ids(b.directory.All("demo")); !slices.Equal(got, []string{"wh_1", "wh_9"}) {
 		t.Errorf("All = %q, want wh_1 as it was before, and wh_9", got)
 	}
-	for _, want := range []string{"names no webhook", "cannot be read", "wh_2"} {
+	for _, want := range []string{"names no place in a shop", "cannot be read", "wh_2"} {
 		if !strings.Contains(b.log.String(), want) {
 			t.Errorf("log without %q:\n%s", want, b.log)
 		}
