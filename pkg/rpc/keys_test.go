@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
@@ -218,6 +219,13 @@ func TestKeys_OfAShopOpenItsOwnShopForTheirScopes(t *testing.T) {
 			if st := status.Convert(err); st.Code() != row.want || !strings.Contains(st.Message(), row.says) {
 				t.Errorf("%s: %s in shop %q with the key that %s: got %v, want %v and %q", way.name, row.call, row.shop, row.key, err, row.want, row.says)
 			}
+		}
+		err := b.conn.Invoke(bearing(t, keys["admin"]), listShops, &emptypb.Empty{}, &emptypb.Empty{})
+		if st := status.Convert(err); st.Code() != codes.PermissionDenied || !strings.Contains(st.Message(), "operator's key") {
+			t.Errorf("%s: what is about no shop, with a shop's key: got %v, want PermissionDenied", way.name, err)
+		}
+		if err := b.conn.Invoke(bearing(t, operatorKey), listShops, &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
+			t.Errorf("%s: the same with the operator's: %v", way.name, err)
 		}
 		unknown := codes.Unauthenticated
 		if _, err := b.webhooks.ListProfiles(bearing(t, key.New()), &subscriptionv1.ListProfilesRequest{}); status.Code(err) != unknown {

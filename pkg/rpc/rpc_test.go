@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/rpc"
@@ -67,7 +68,22 @@ func (d *desk) PublishStream(s grpc.BidiStreamingServer[ingestv1.PublishStreamRe
 	return d.answer()
 }
 
+// overAllShops is a service whose one method is about no shop, and says nothing of who may call it.
+var overAllShops = grpc.ServiceDesc{ServiceName: "shopbell.test.v1.TestService", Methods: []grpc.MethodDesc{{
+	MethodName: "ListShops",
+	Handler: func(_ any, ctx context.Context, decode func(any) error, ask grpc.UnaryServerInterceptor) (any, error) {
+		req := &emptypb.Empty{}
+		if err := decode(req); err != nil {
+			return nil, err
+		}
+		return ask(ctx, req, &grpc.UnaryServerInfo{FullMethod: listShops}, func(context.Context, any) (any, error) { return req, nil })
+	},
+}}}
+
+const listShops = "/shopbell.test.v1.TestService/ListShops"
+
 type bundle struct {
+	conn     *grpc.ClientConn
 	webhooks subscriptionv1.SubscriptionServiceClient
 	events   ingestv1.IngestServiceClient
 	health   healthv1.HealthClient
@@ -105,6 +121,7 @@ func setup(t *testing.T, keys rpc.Keys) *bundle {
 	subscriptionv1.RegisterSubscriptionServiceServer(server, b.desk)
 	ingestv1.RegisterIngestServiceServer(server, b.desk)
 	healthv1.RegisterHealthServer(server, health.NewServer())
+	server.RegisterService(&overAllShops, nil)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -116,6 +133,7 @@ func setup(t *testing.T, keys rpc.Keys) *bundle {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(); server.Stop(); served.Wait() })
+	b.conn = conn
 	b.webhooks, b.events, b.health = subscriptionv1.NewSubscriptionServiceClient(conn), ingestv1.NewIngestServiceClient(conn), healthv1.NewHealthClient(conn)
 	return b
 }

@@ -36,7 +36,7 @@ type ApiKey struct {
 	Purpose string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	// What a key for access may do, at least one: "events:write" (publish), "webhooks:read" (read webhooks and explain
 	// events), "webhooks:write" (make, change, test, switch and delete webhooks, and read their secrets), "log:read"
-	// (events, deliveries, stories, statistics), "log:write" (resend, replay), "admin" (all of these, the shop's
+	// (events, deliveries, stories, statistics), "log:write" (resend, replay, cancel), "admin" (all of these, the shop's
 	// settings, and its keys). Empty for a key for webhooks.
 	Scopes []string `protobuf:"bytes,5,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// How many events a second may be published with a key for access, on each replica of ingest; as many as one second

@@ -37,14 +37,16 @@ type IngestServiceClient interface {
 	// once.
 	//
 	// Errors: INVALID_ARGUMENT names the field; UNAVAILABLE when the bus did not store it within its bounded time
-	// (nothing was accepted; call again with the same id).
+	// (nothing was accepted; call again with the same id); RESOURCE_EXHAUSTED when it comes faster than the caller's key
+	// allows, with a RetryInfo after whose time it will be taken.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 	// PublishBatch takes up to 1,000 events whole or not at all, and answers once all of them are stored.
 	//
 	// Errors: as Publish; one bad event makes it INVALID_ARGUMENT, naming the event's place and the field.
 	PublishBatch(ctx context.Context, in *PublishBatchRequest, opts ...grpc.CallOption) (*PublishBatchResponse, error)
 	// PublishStream takes any number of events, one after the other, and answers each in order once it is stored. An
-	// event that is refused is answered with its error and does not end the stream.
+	// event that is refused is answered with its error and does not end the stream. A key that does not open the event's
+	// shop, or is deleted meanwhile, does.
 	PublishStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PublishStreamRequest, PublishStreamResponse], error)
 }
 
@@ -100,14 +102,16 @@ type IngestServiceServer interface {
 	// once.
 	//
 	// Errors: INVALID_ARGUMENT names the field; UNAVAILABLE when the bus did not store it within its bounded time
-	// (nothing was accepted; call again with the same id).
+	// (nothing was accepted; call again with the same id); RESOURCE_EXHAUSTED when it comes faster than the caller's key
+	// allows, with a RetryInfo after whose time it will be taken.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// PublishBatch takes up to 1,000 events whole or not at all, and answers once all of them are stored.
 	//
 	// Errors: as Publish; one bad event makes it INVALID_ARGUMENT, naming the event's place and the field.
 	PublishBatch(context.Context, *PublishBatchRequest) (*PublishBatchResponse, error)
 	// PublishStream takes any number of events, one after the other, and answers each in order once it is stored. An
-	// event that is refused is answered with its error and does not end the stream.
+	// event that is refused is answered with its error and does not end the stream. A key that does not open the event's
+	// shop, or is deleted meanwhile, does.
 	PublishStream(grpc.BidiStreamingServer[PublishStreamRequest, PublishStreamResponse]) error
 	mustEmbedUnimplementedIngestServiceServer()
 }
