@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -53,6 +54,7 @@ func roomMain[C any](name string, cfg C, newRoom func(C, *Env) (Service, error))
 	}
 	log, flush := telemetry.Logger(os.Stderr, common.LogFormat, common.LogLevel)
 	defer flush()
+	slog.SetDefault(log) // what libraries log, as net/http does of receivers that talk unasked, is a line like any other
 	p := &Process{
 		Name: name, Common: common, Bus: busConfig, Log: log,
 		Rooms: []Room{{Name: name, New: func(env *Env) (Service, error) { return newRoom(cfg, env) }}},

@@ -256,11 +256,58 @@ func TestDo_LeavesAConnectionOnWhichNothingComes(t *testing.T) {
 	})
 	c := clientWith(t, address.NewGuard(address.Private...), Config{CAFile: ca.file(t)}, nil)
 	c.transport.HTTP2.SendPingTimeout, c.transport.HTTP2.PingTimeout = 50*time.Millisecond, 50*time.Millisecond
-	x := do(t.Context(), c, silent, http.Header{}, []byte("{}"), 20*time.Second, 1<<10)
+	well := secure(t, &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "127.0.0.1")}}, func(http.ResponseWriter, *http.Request) {})
+	stuck := make(chan *exchange, 1)
+	go func() { stuck <- do(t.Context(), c, silent, http.Header{}, []byte("{}"), 20*time.Second, 1<<10) }()
+	for range 20 {
+		if x := do(t.Context(), c, well, http.Header{}, []byte("{}"), 10*time.Second, 1<<10); x.code != 200 {
+			t.Errorf("beside it: %s: %s", x.class, x.problem)
+		}
+	}
+	x := <-stuck
 	if x.class != "connect" || x.duration > 10*time.Second {
 		t.Errorf("%s: %s after %s; want connect, long before the time is over", x.class, x.problem, x.duration)
 	}
 	if n := connections.Load(); n != 1 {
 		t.Errorf("%d connections, want 1: the request was on its way, so it is not sent again", n)
+	}
+}
+
+// What is read from a connection is bounded, but not for a receiver that is well, however often it is asked and however
+// much it answers.
+func TestDo_UsesAConnectionForLong(t *testing.T) {
+	t.Parallel()
+	const limit = 4 << 10
+	ca := newAuthority(t)
+	for _, over := range []string{"h2", "http/1.1"} {
+		for _, size := range []int{limit, 1 << 20} { // as much as is taken, and far more
+			var connections atomic.Int32
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, size)) }))
+			s.EnableHTTP2 = over == "h2"
+			s.TLS = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "127.0.0.1")}}
+			s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					connections.Add(1)
+				}
+			}
+			s.StartTLS()
+			t.Cleanup(s.Close)
+			c := clientWith(t, address.NewGuard(address.Private...), Config{CAFile: ca.file(t)}, nil)
+			do(t.Context(), c, s.URL, http.Header{}, nil, 10*time.Second, limit)
+			var all sync.WaitGroup
+			for range 8 {
+				all.Go(func() {
+					for range 50 {
+						if x := do(t.Context(), c, s.URL, http.Header{}, []byte("{}"), 20*time.Second, limit); x.code != 200 || len(x.body) != limit || x.cut != (size > limit) {
+							t.Errorf("%s, %d bytes: %d, %d bytes, %s: %s", over, size, x.code, len(x.body), x.class, x.problem)
+						}
+					}
+				})
+			}
+			all.Wait()
+			if n := connections.Load(); over == "h2" && n != 1 || over != "h2" && size == limit && n > 16 {
+				t.Errorf("%s, %d bytes: %d connections for 401 exchanges", over, size, n)
+			}
+		}
 	}
 }

@@ -23,6 +23,7 @@ func (c *demoCmd) Run() error {
 	// What happens is told by the demonstration; only what somebody should look at is logged beside it.
 	log, flush := telemetry.Logger(os.Stderr, s.Common.LogFormat, max(s.Common.LogLevel, slog.LevelWarn))
 	defer flush()
+	slog.SetDefault(log) // what libraries log, as net/http does of receivers that talk unasked, is a line like any other
 	return run.UntilSignal(func(ctx context.Context) error {
 		show := make(chan error, 1)
 		err := s.run(ctx, log, func(at run.Addresses) {

@@ -70,6 +70,7 @@ func (c *serveCmd) Run() error {
 	}
 	log, flush := telemetry.Logger(os.Stderr, s.Common.LogFormat, s.Common.LogLevel)
 	defer flush()
+	slog.SetDefault(log) // what libraries log, as net/http does of receivers that talk unasked, is a line like any other
 	return run.UntilSignal(func(ctx context.Context) error {
 		return s.run(ctx, log, func(at run.Addresses) {
 			log.InfoContext(ctx, "shopbell is ready", slog.String("rest", "http://"+at.HTTP), slog.String("grpc", at.GRPC), slog.String("data", s.Data.Folder))

@@ -162,6 +162,23 @@ func TestBadInput_IsAnsweredWithWhatToDo(t *testing.T) {
 	})
 }
 
+// A network that the operator opens is open for every room, and nothing beside it.
+func TestOpenedNetwork_IsReachedAndNothingBesideIt(t *testing.T) {
+	inBothWays(t, settings{"SHOPBELL_ALLOW_PRIVATE_ADDRESSES": "", "SHOPBELL_ALLOW_ADDRESSES": "127.0.0.1, 10.1.0.0/16"}, func(t *testing.T, h *house) {
+		r := newReceiver(t)
+		h.newWebhook(t, "blomster", r.url+"/hook", `"policy": {"max_attempts": 1}`)
+		for _, url := range []string{"http://127.0.0.2/", "http://10.2.0.1/", "http://169.254.169.254/", "http://[::ffff:10.1.0.1]/"} {
+			var why refusal
+			a := h.call(t, "POST", "/v1/shops/blomster/webhooks", fmt.Sprintf(`{"url": %q, "events": ["*"]}`, url))
+			if a.read(t, &why); a.code != 400 || !strings.Contains(why.Message, "allow_addresses") {
+				t.Errorf("%s: got %d %s, want 400 that names allow_addresses", url, a.code, a.body)
+			}
+		}
+		id := h.publish(t, "blomster", numbered("a", 1))[0].ID
+		h.awaitEvent(t, "blomster", id, allAre("delivered", 1))
+	})
+}
+
 // A private address is refused when it is dialled, too: whatever a name leads to.
 func TestPrivateAddress_IsRefusedWhenItIsDialled(t *testing.T) {
 	inBothWays(t, nil, func(t *testing.T, h *house) {
