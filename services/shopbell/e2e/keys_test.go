@@ -58,6 +58,10 @@ func checkKeys(t *testing.T, h *house, c *collected) {
 	id := h.publish(t, "blomster", `{"type": "order.created", "data": {"order_no": 1042}}`, with(erp)...)[0].ID
 	sent := r.await(t, "/hook", 1)[0].header.Get("X-Api-Key")
 	h.awaitEvent(t, "blomster", id, allAre("delivered", 1)).Story.says(t, "accepted by "+erp.ID+" (ERP)", "delivered")
+	off := get[webhook](t, h, "POST", "/v1/shops/blomster/webhooks/"+w.ID+":disable", `{"reason": "moving"}`, with(erp)...)
+	if reason := off.DisabledReason; reason == nil || *reason != "switched off by its owner ("+erp.ID+" (ERP)): moving" {
+		t.Errorf("switched off: got %+v, want the reason with the key", off)
+	}
 	for _, row := range []struct {
 		method, path, body string
 		code               int
