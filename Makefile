@@ -38,6 +38,10 @@ bin/shopbell:
 bench: bin/shopbell ## measure the whole pipeline beside a bare HTTP client (some minutes; run nothing else)
 	$(GO) run ./services/shopbell/bench -shopbell bin/shopbell
 
+.PHONY: bench-log
+bench-log: ## measure the log's stores with ten million attempts (an hour, 25 GB below /tmp); make bench-log ROWS=100000 is quick
+	$(GO) run ./services/log/bench -rows $(or $(ROWS),10000000)
+
 .PHONY: check
 check: vet alone lint ## vet, every module by itself, lint and format
 

@@ -36,8 +36,8 @@ func (p *parts) load(ctx context.Context, pool *pgxpool.Pool) error {
 }
 
 // readParts reads all parts, the oldest first.
-func readParts(ctx context.Context, pool *pgxpool.Pool) ([]part, error) {
-	rows, err := pool.Query(ctx, `SELECT lo, hi FROM parts ORDER BY lo`)
+func readParts(ctx context.Context, db querier) ([]part, error) {
+	rows, err := db.Query(ctx, `SELECT lo, hi FROM parts ORDER BY lo`)
 	if err != nil {
 		return nil, err
 	}

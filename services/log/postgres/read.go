@@ -107,17 +107,41 @@ func (r reader) list(ctx context.Context, f store.Filter) ([]store.State, error)
 	if err != nil {
 		return nil, err
 	}
-	where, args := conditions(f, late)
+	var ids []string
 	if f.EventID != "" {
 		decision, err := r.decision(ctx, store.Key(f.ShopID), store.Key(f.EventID))
 		if err != nil || decision == nil {
 			return nil, err
 		}
-		args = append(args, store.DeliveryIDs(decision.Decision))
-		where += ` AND id = ANY($` + strconv.Itoa(len(args)) + `)`
+		ids = store.DeliveryIDs(decision.Decision)
+	}
+	query, args := listQuery(f, late, ids)
+	return collect(ctx, r, query, args, scanState)
+}
+
+// listQuery finds the deliveries of a page; ids are those of the event's deliveries, if the filter names one.
+func listQuery(f store.Filter, late time.Duration, ids []string) (query string, args []any) {
+	where, args := conditions(f, late)
+	if f.EventID != "" {
+		low, high := bornBetween(ids)
+		args = append(args, ids, low, high)
+		where += fmt.Sprintf(` AND id = ANY($%d) AND born BETWEEN $%d AND $%d`, len(args)-2, len(args)-1, len(args))
 	}
 	args = append(args, f.Limit)
-	return r.states(ctx, where+` ORDER BY id DESC LIMIT $`+strconv.Itoa(len(args)), args...)
+	return `SELECT ` + stateColumns + ` FROM deliveries WHERE ` + where + ` ORDER BY id DESC LIMIT $` + strconv.Itoa(len(args)), args
+}
+
+// Explain says how PostgreSQL finds the deliveries that a filter chooses.
+func (s *Store) Explain(ctx context.Context, f store.Filter) (string, error) {
+	return snapshot(ctx, s, func(r reader) (string, error) {
+		late, err := r.lateness(ctx, f)
+		if err != nil {
+			return "", err
+		}
+		query, args := listQuery(f, late, nil)
+		lines, err := collect(ctx, r, `EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) `+query, args, pgx.RowTo[string])
+		return strings.Join(lines, "\n"), err
+	})
 }
 
 // data reads the data of these deliveries' events, by their ids.

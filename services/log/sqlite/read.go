@@ -353,3 +353,20 @@ func jsonList(texts []string) string {
 	}
 	return string(b)
 }
+
+// Explain says how SQLite finds the deliveries that a filter chooses.
+func (s *Store) Explain(ctx context.Context, f store.Filter) (string, error) {
+	return snapshot(ctx, s.reader, func(r reader) (string, error) {
+		late, err := r.lateness(ctx, f)
+		if err != nil {
+			return "", err
+		}
+		query, args := listQuery(f, late, nil)
+		steps, err := collect(ctx, r, `EXPLAIN QUERY PLAN `+query, args, func(row scanner) (step string, err error) {
+			var id, parent, unused int
+			err = row.Scan(&id, &parent, &unused, &step)
+			return step, err
+		})
+		return strings.Join(steps, "\n"), err
+	})
+}

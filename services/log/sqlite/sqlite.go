@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver
@@ -32,6 +33,10 @@ type Store struct {
 	writer     *sql.DB
 	statements statements // of the writer
 	reader     *sql.DB
+	path       string
+
+	forgetting sync.Mutex // guards patrolled, and that there is one at a time
+	patrolled  [2]string  // the last decision that Forget has looked at
 }
 
 var _ store.Store = (*Store)(nil)
@@ -42,7 +47,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := create(path); err != nil {
 		return nil, fmt.Errorf("create log file: %w", err)
 	}
-	s := &Store{}
+	s := &Store{path: path}
 	if err := s.open(ctx, path); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, err), s.Close())
 	}

@@ -45,12 +45,12 @@ func (f Filter) Troubled() bool {
 func (f Filter) Span(late time.Duration) (low, high string) {
 	high = Key(f.Before)
 	if !f.To.IsZero() {
-		if bound := idAt(f.To.Add(clocksApart)); high == "" || bound < high {
+		if bound := FirstID(f.To.Add(clocksApart)); high == "" || bound < high {
 			high = bound
 		}
 	}
 	if !f.From.IsZero() {
-		low = idAt(f.From.Add(-max(late, usualLateness)))
+		low = FirstID(f.From.Add(-max(late, usualLateness)))
 	}
 	return low, high
 }
@@ -63,8 +63,8 @@ const (
 	clocksApart = 10 * time.Minute
 )
 
-// idAt is less than every delivery's id of that time or later.
-func idAt(t time.Time) string {
+// FirstID is less than every delivery's id of that time or later, and greater than all before.
+func FirstID(t time.Time) string {
 	var u ulid.ULID
 	_ = u.SetTime(uint64(max(t.UnixMilli(), 0))) // fails only for times after the year 10889
 	return id.Delivery + u.String()[:10]

@@ -47,6 +47,14 @@ type Store interface {
 	// without any is left out.
 	Attempts(ctx context.Context, shopID string, deliveryIDs []string) (map[string][]*shopbellv1.Attempt, error)
 
+	// Forget forgets detail, the oldest first: what belongs to events that were accepted longer ago than is kept, and more
+	// until the log takes no more disk than it may. Statistics stay. It goes in steps between which others write, and does
+	// what there is to do before it returns. Replicas may call it at once: one of them does it.
+	Forget(ctx context.Context, now time.Time, keep Keep) (Forgotten, error)
+
+	// Size is how many bytes the log takes on disk.
+	Size(ctx context.Context) (int64, error)
+
 	// Close ends all connections. It waits for calls that are under way.
 	Close() error
 }
@@ -58,6 +66,20 @@ type Batch struct {
 	// Records need at and shop_id. What names neither an event nor a delivery, and kinds of records that a newer
 	// release invented, are left out.
 	Records []*busv1.Record
+}
+
+// Keep is how much detail is kept.
+type Keep struct {
+	Age   time.Duration // 0: any
+	Bytes int64         // on disk; 0: any
+}
+
+// Forgotten is what Forget did.
+type Forgotten struct {
+	// Until is the time before which events were accepted whose detail was forgotten; zero when there was none.
+	Until time.Time
+	// ForSize says that it had to go before its time, because the log was too large.
+	ForSize bool
 }
 
 // Page is a part of a list of deliveries.

@@ -110,5 +110,5 @@ func serverUsed() time.Duration {
 	if cluster == nil {
 		return 0
 	}
-	return cluster.cpu()
+	return cluster.CPU()
 }

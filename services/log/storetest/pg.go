@@ -26,53 +26,58 @@ import (
 // tests for all of them.
 func Postgres(t testing.TB) (dsn string) {
 	t.Helper()
-	bin := binaries()
-	if bin == "" {
-		const message = "the PostgreSQL part did not run: no initdb in /usr/lib/postgresql/*/bin or PATH (Debian: apt install postgresql)"
+	once.Do(func() {
+		cluster, errStart = StartCluster("/tmp", "shared_buffers=64MB", "fsync=off", "full_page_writes=off", "synchronous_commit=off")
+	})
+	if errors.Is(errStart, ErrNoPostgres) {
+		message := fmt.Sprintf("the PostgreSQL part did not run: %v", errStart)
 		if os.Getenv("CI") == "true" {
 			t.Fatal(message)
 		}
 		t.Skip(message)
 	}
-	once.Do(func() { cluster, errStart = startCluster(bin) })
 	if errStart != nil {
 		t.Fatalf("start PostgreSQL: %v", errStart)
 	}
 	name := fmt.Sprintf("log_%d", databases.Add(1))
-	if err := cluster.exec("CREATE DATABASE " + name); err != nil {
+	if err := cluster.Exec("CREATE DATABASE " + name); err != nil {
 		t.Fatalf("make a database: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := cluster.exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)"); err != nil {
+		if err := cluster.Exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)"); err != nil {
 			t.Errorf("drop the database: %v", err)
 		}
 	})
-	return cluster.dsn(name)
+	return cluster.DSN(name)
 }
 
 var (
 	once      sync.Once
-	cluster   *postgres
+	cluster   *Cluster
 	errStart  error
 	databases atomic.Int64
 )
 
-// postgres is a running cluster.
-type postgres struct {
+// ErrNoPostgres says that the machine has no PostgreSQL.
+var ErrNoPostgres = errors.New("no initdb in /usr/lib/postgresql/*/bin or PATH (Debian: apt install postgresql)")
+
+// Cluster is a private PostgreSQL that runs.
+type Cluster struct {
 	dir string // holds data, socket and log
 	// The supervisor stops the cluster when this closes, which the kernel does for us.
-	stdin io.Closer
+	stdin      io.Closer
+	supervisor *exec.Cmd
 }
 
 // supervise runs PostgreSQL until standard input ends, and leaves nothing behind. A shell does it, and not the test,
 // so that it also happens when the test binary is killed.
 const supervise = `
-"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=200 -c shared_buffers=64MB \
-	-c fsync=off -c full_page_writes=off -c synchronous_commit=off >"$2/log" 2>&1 </dev/null &
+bin=$1; dir=$2; shift 2
+"$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c max_connections=200 "$@" >"$dir/log" 2>&1 </dev/null &
 cat >/dev/null
 kill -QUIT $!
 wait $!
-rm -rf "$2"`
+rm -rf "$dir"`
 
 // binaries is where initdb and postgres are; empty when they are not on this machine.
 var binaries = func() string {
@@ -86,13 +91,20 @@ var binaries = func() string {
 	return ""
 }
 
-func startCluster(bin string) (*postgres, error) {
+// StartCluster starts a cluster from the machine's own binaries, in a new folder below parent, with these settings. It
+// ends with this process, however that ends, and leaves nothing behind. The error is ErrNoPostgres where there are no
+// binaries.
+func StartCluster(parent string, settings ...string) (*Cluster, error) {
+	bin := binaries()
+	if bin == "" {
+		return nil, ErrNoPostgres
+	}
 	credential, err := postgresUser()
 	if err != nil {
 		return nil, err
 	}
-	// Directly below /tmp: the path of a socket may have 107 bytes, and the user postgres must be able to go there.
-	dir, err := os.MkdirTemp("/tmp", "shopbell-pg-")
+	// The path of a socket may have 107 bytes, and the user postgres must be able to go there.
+	dir, err := os.MkdirTemp(parent, "shopbell-pg-")
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +124,11 @@ func startCluster(bin string) (*postgres, error) {
 		"--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync").CombinedOutput(); err != nil {
 		return nil, errors.Join(fmt.Errorf("initdb: %w\n%s", err, out), os.RemoveAll(dir))
 	}
-	supervisor := command("/bin/sh", "-c", supervise, "sh", bin, dir)
+	args := []string{"-c", supervise, "sh", bin, dir}
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	supervisor := command("/bin/sh", args...)
 	stdin, err := supervisor.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -120,7 +136,7 @@ func startCluster(bin string) (*postgres, error) {
 	if err := supervisor.Start(); err != nil {
 		return nil, err
 	}
-	c := &postgres{dir: dir, stdin: stdin}
+	c := &Cluster{dir: dir, stdin: stdin, supervisor: supervisor}
 	return c, c.wait()
 }
 
@@ -145,10 +161,10 @@ func postgresUser() (*syscall.Credential, error) {
 }
 
 // wait returns when the cluster answers.
-func (c *postgres) wait() error {
+func (c *Cluster) wait() error {
 	var err error
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if err = c.exec("SELECT 1"); err == nil {
+		if err = c.Exec("SELECT 1"); err == nil {
 			return nil
 		}
 	}
@@ -156,14 +172,16 @@ func (c *postgres) wait() error {
 	return fmt.Errorf("no answer in 30s: %w\n%s", err, log)
 }
 
-func (c *postgres) dsn(database string) string {
+// DSN is the address of a database of the cluster.
+func (c *Cluster) DSN(database string) string {
 	return "host=" + c.dir + " user=postgres dbname=" + database
 }
 
-func (c *postgres) exec(statement string) error {
+// Exec runs a statement in the database "postgres".
+func (c *Cluster) Exec(statement string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, c.dsn("postgres"))
+	conn, err := pgx.Connect(ctx, c.DSN("postgres"))
 	if err != nil {
 		return err
 	}
@@ -172,8 +190,11 @@ func (c *postgres) exec(statement string) error {
 	return err
 }
 
-// cpu is the processor time that the cluster used so far, for benchmarks. Zero where there is no /proc.
-func (c *postgres) cpu() time.Duration {
+// Stop ends the cluster and removes its folder.
+func (c *Cluster) Stop() error { return errors.Join(c.stdin.Close(), c.supervisor.Wait()) }
+
+// CPU is the processor time that the cluster used so far, for benchmarks. Zero where there is no /proc.
+func (c *Cluster) CPU() time.Duration {
 	pidFile, err := os.ReadFile(filepath.Join(c.dir, "data", "postmaster.pid"))
 	if err != nil {
 		return 0

@@ -1,0 +1,176 @@
+// Command bench measures the log's stores: what writing costs, how large it becomes, and how long each kind of search
+// takes in it. It prints tables in Markdown.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shopbell.dev/services/log/postgres"
+	"shopbell.dev/services/log/sqlite"
+	"shopbell.dev/services/log/store"
+	"shopbell.dev/services/log/storetest"
+)
+
+func main() {
+	if err := bench(); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func bench() (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	rows := flag.Int("rows", 10_000_000, "number of attempts; ten million take some 20 GB, a store at a time")
+	quick := flag.Bool("quick", false, "100,000 attempts: says whether it works, not how fast it is")
+	names := flag.String("stores", "sqlite,postgres", "the stores to measure")
+	folder := flag.String("dir", "/tmp", "where the databases are while it runs")
+	flag.Parse()
+	if *quick {
+		*rows = 100_000
+	}
+	if flag.NArg() > 0 || *rows < 10_000 {
+		return fmt.Errorf("%q: nothing but flags is taken, and -rows from 10000", os.Args[1:])
+	}
+	dir, err := os.MkdirTemp(*folder, "shopbell-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	for name := range strings.SplitSeq(*names, ",") {
+		open := map[string]func(context.Context, string) (*subject, error){"sqlite": openSQLite, "postgres": openPostgres}[name]
+		if open == nil {
+			return fmt.Errorf("-stores: %q is neither sqlite nor postgres", name)
+		}
+		s, err := open(ctx, dir)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", name, err)
+		}
+		if err := errors.Join(measure(ctx, s, *rows), s.close()); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// subject is a store that is measured.
+type subject struct {
+	store.Store
+	name    string
+	explain func(context.Context, store.Filter) (string, error)
+	size    func(context.Context) (int64, error) // bytes on disk
+	server  func() time.Duration                 // processor time of the database's own processes
+	close   func() error
+}
+
+func openSQLite(ctx context.Context, dir string) (*subject, error) {
+	path := filepath.Join(dir, "sqlite", "log.db")
+	s, err := sqlite.Open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return &subject{
+		Store: s, name: "SQLite", explain: s.Explain,
+		size:   func(context.Context) (int64, error) { return sizeOf(filepath.Dir(path)) },
+		server: func() time.Duration { return 0 },
+		close:  func() error { return errors.Join(s.Close(), os.RemoveAll(filepath.Dir(path))) },
+	}, nil
+}
+
+func sizeOf(dir string) (size int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	return size, err
+}
+
+// openPostgres starts a cluster that writes as safely as it does by default, with the memory of a small server.
+func openPostgres(ctx context.Context, dir string) (*subject, error) {
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the user postgres goes through it
+		return nil, err
+	}
+	cluster, err := storetest.StartCluster(dir, "shared_buffers=1GB", "max_wal_size=2GB")
+	if err != nil {
+		return nil, err
+	}
+	s, err := postgres.Open(ctx, cluster.DSN("postgres"))
+	if err != nil {
+		return nil, errors.Join(err, cluster.Stop())
+	}
+	return &subject{
+		Store: s, name: "PostgreSQL", explain: s.Explain,
+		size: func(ctx context.Context) (size int64, err error) {
+			conn, err := pgx.Connect(ctx, cluster.DSN("postgres"))
+			if err != nil {
+				return 0, err
+			}
+			err = conn.QueryRow(ctx, `SELECT pg_database_size(current_database())`).Scan(&size)
+			return size, errors.Join(err, conn.Close(ctx))
+		},
+		server: cluster.CPU,
+		close:  func() error { return errors.Join(s.Close(), cluster.Stop()) },
+	}, nil
+}
+
+func measure(ctx context.Context, s *subject, rows int) error {
+	w := newWorld(rows)
+	fmt.Printf("\n## %s with %d attempts\n\n", s.name, rows)
+	if err := write(ctx, s, w); err != nil {
+		return err
+	}
+	return search(ctx, s, w)
+}
+
+// write writes all of the world, and says what it cost at the beginning, in the middle and at the end.
+func write(ctx context.Context, s *subject, w *world) error {
+	fmt.Printf("| attempts | attempts/s | CPU-s per 1,000 | of these in the server | bytes per attempt |\n|---|---|---|---|---|\n")
+	var spent, own, server time.Duration
+	since, next := 0, w.rows/10
+	for batch := range w.batches() {
+		began, ownBefore, serverBefore := time.Now(), used(), s.server()
+		if err := s.Write(ctx, batch); err != nil {
+			return err
+		}
+		spent, own, server = spent+time.Since(began), own+used()-ownBefore, server+s.server()-serverBefore
+		if w.made == since || w.made < next && w.made < w.rows {
+			continue
+		}
+		size, err := s.size(ctx)
+		if err != nil {
+			return err
+		}
+		n := float64(w.made - since)
+		fmt.Printf("| %d | %.0f | %.3f | %.3f | %d |\n", w.made, n/spent.Seconds(), (own+server).Seconds()/n*1000,
+			server.Seconds()/n*1000, size/int64(w.made))
+		spent, own, server, since, next = 0, 0, 0, w.made, next+w.rows*3/10
+	}
+	return nil
+}
+
+// used is the processor time of this process so far.
+func used() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
