@@ -29,6 +29,11 @@ type Config struct {
 	// Linger is how long a batch waits to be filled: how far the log may follow behind. A decision and the attempts that
 	// follow from it are cheapest to write together.
 	Linger time.Duration `yaml:"linger"`
+	// Keep is how long the detail of an event is kept: its data, its deliveries, their attempts. 0s: without end. Statistics
+	// are kept longer.
+	Keep time.Duration `yaml:"keep"`
+	// MaxBytes is how much disk the log may take. Detail goes before its time then, the oldest first. 0B: any.
+	MaxBytes config.Size `yaml:"max_bytes"`
 	// StatsHours is how long statistics by the hour are kept; then they are put together into days. Whole days.
 	StatsHours time.Duration `yaml:"stats_hours"`
 	// StatsDays is how long statistics by the day are kept. Whole days.
@@ -39,6 +44,7 @@ type Config struct {
 func Defaults() Config {
 	return Config{
 		Store: "sqlite:data/log.db", Batch: 3000, Linger: 200 * time.Millisecond,
+		Keep: 30 * day, MaxBytes: 10 << 30,
 		StatsHours: 35 * day, StatsDays: 400 * day,
 	}
 }
@@ -56,6 +62,12 @@ func (c Config) Validate() error {
 	if c.Linger < 0 || c.Linger > 10*time.Second {
 		bad.Add("linger", "%s is not between 0s and 10s", c.Linger)
 	}
+	if c.Keep != 0 && c.Keep < day {
+		bad.Add("keep", "%s is less than 24h; 0s keeps detail without end", c.Keep)
+	}
+	if c.MaxBytes != 0 && c.MaxBytes < minBytes {
+		bad.Add("max_bytes", "%s is less than %s, which the log needs for its work; 0B lets it grow without end", c.MaxBytes, config.Size(minBytes))
+	}
 	if c.StatsHours < day || c.StatsHours%day != 0 {
 		bad.Add("stats_hours", "%s is not 24h or more whole days; write 840h for 35 days", c.StatsHours)
 	}
@@ -64,6 +76,9 @@ func (c Config) Validate() error {
 	}
 	return bad.Err()
 }
+
+// minBytes is the least ceiling: several times what a burst adds between two looks at the size.
+const minBytes = 256 << 20
 
 // Log is the room.
 type Log struct {
@@ -76,6 +91,8 @@ type Log struct {
 	written *prometheus.CounterVec
 	lag     prometheus.Gauge
 	writing prometheus.Histogram
+
+	size, forgotten prometheus.Gauge
 }
 
 // New makes the room, opens its store and mounts it on the process's gRPC server.
@@ -97,8 +114,10 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		writing: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shopbell_log_write_seconds", Help: "Time that writing a batch took.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
 		}),
+		size:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_log_bytes", Help: "Disk that the log takes."}),
+		forgotten: prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_log_forgotten_until_seconds", Help: "Unix time before which the detail of events was forgotten last; 0: none since the start."}),
 	}
-	env.Metrics.MustRegister(l.written, l.lag, l.writing)
+	env.Metrics.MustRegister(l.written, l.lag, l.writing, l.size, l.forgotten)
 	logv1.RegisterLogServiceServer(env.GRPC, l)
 	return l, nil
 }
