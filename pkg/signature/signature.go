@@ -140,10 +140,10 @@ func Hex(secret Secret, body []byte) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// Errors of VerifyStandard.
+// Errors of VerifyStandard and VerifyHex.
 var (
 	ErrTimestamp = errors.New("webhook-timestamp is missing, no number, or too far from now")
-	ErrSignature = errors.New("no signature in webhook-signature is one of this body")
+	ErrSignature = errors.New("no signature of the request is one of this body")
 )
 
 // VerifyStandard checks a request as its receiver: the values of the three headers and the body as it came. The key is
@@ -167,6 +167,19 @@ func VerifyStandard(key, id, timestamp, signatures string, body []byte, now time
 		}
 	}
 	return ErrSignature
+}
+
+// VerifyHex checks what Hex has made as its receiver: the signature, without what stands before it in its header, and the
+// body as it came.
+func VerifyHex(secret, signature string, body []byte) error {
+	parsed, err := ParseSecret(secret)
+	if err != nil {
+		return fmt.Errorf("secret: %w", err)
+	}
+	if !hmac.Equal([]byte(signature), []byte(Hex(parsed, body))) {
+		return ErrSignature
+	}
+	return nil
 }
 
 // verifier gives what stands before the signatures that a key verifies, and what says whether one of them is good.

@@ -160,6 +160,29 @@ func TestVerifyStandard_RefusesWhatWasChanged(t *testing.T) {
 	}
 }
 
+func TestVerifyHex_RefusesWhatWasChanged(t *testing.T) {
+	secret := signature.NewSecret()
+	good := signature.Hex(parse(t, secret), []byte("body"))
+	for _, row := range []struct {
+		name, secret, signature, body string
+		want                          error
+	}{
+		{"as it was sent", secret, good, "body", nil},
+		{"another body", secret, good, "bodY", signature.ErrSignature},
+		{"another secret", signature.NewSecret(), good, "body", signature.ErrSignature},
+		{"upper case", secret, strings.ToUpper(good), "body", signature.ErrSignature},
+		{"with its prefix", secret, "sha256=" + good, "body", signature.ErrSignature},
+		{"none", secret, "", "body", signature.ErrSignature},
+	} {
+		if got := signature.VerifyHex(row.secret, row.signature, []byte(row.body)); !errors.Is(got, row.want) {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
+		}
+	}
+	if err := signature.VerifyHex("short", good, []byte("body")); err == nil || errors.Is(err, signature.ErrSignature) {
+		t.Errorf("a secret that is none: %v", err)
+	}
+}
+
 func TestParseSecret_RefusesWhatCannotSign(t *testing.T) {
 	for _, secret := range []string{"", "short", "whsec_", "whsec_AAAA", "whsec_not base64!", "whsk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "whpk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", strings.Repeat("x", 129)} {
 		if _, err := signature.ParseSecret(secret); err == nil {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,12 +23,16 @@ type receiver struct {
 
 	mu      sync.Mutex // guards what follows
 	out     io.Writer
-	hooks   map[string]expected // by path
-	stumble int                 // how many times the one that stumbles still fails
+	hooks   map[string]*expected // by path
+	stumble int                  // how many times the one that stumbles still fails
 	once    sync.Once
 }
 
-type expected struct{ shop, label, secret string }
+type expected struct {
+	hook
+	profile, secret string
+	seen            bool // that is, printed whole
+}
 
 func listen(ctx context.Context, out io.Writer) (*receiver, error) {
 	var lc net.ListenConfig
@@ -35,7 +41,7 @@ func listen(ctx context.Context, out io.Writer) (*receiver, error) {
 		return nil, fmt.Errorf("open the demonstration's receiver: %w", err)
 	}
 	r := &receiver{
-		base: "http://" + l.Addr().String(), out: out, hooks: map[string]expected{}, stumble: 2, recovered: make(chan struct{}),
+		base: "http://" + l.Addr().String(), out: out, hooks: map[string]*expected{}, stumble: 2, recovered: make(chan struct{}),
 	}
 	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = r.server.Serve(l) }()
@@ -58,8 +64,12 @@ func (r *receiver) expect(ctx context.Context, api *api, h hook) error {
 		}
 	}
 	fields := map[string]any{"label": h.Label, "url": r.base + h.Path, "events": h.Events}
-	for name, value := range h.Extra {
-		fields[name] = value
+	maps.Copy(fields, h.Extra)
+	e := &expected{hook: h}
+	for _, s := range shops {
+		if s.ID == h.Shop {
+			e.profile, fields["profile"] = s.Profile, s.Profile
+		}
 	}
 	body, err := json.Marshal(fields)
 	if err != nil {
@@ -79,7 +89,11 @@ func (r *receiver) expect(ctx context.Context, api *api, h hook) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.hooks[h.Path] = expected{h.Shop, h.Label, s.Secret}
+	e.secret = s.Secret
+	for _, other := range r.hooks {
+		e.seen = e.seen || other.Shop == h.Shop // the first of its shop is shown
+	}
+	r.hooks[h.Path] = e
 	return nil
 }
 
@@ -96,12 +110,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.NotFound(w, req)
 		return
 	}
-	signed := "signature good"
-	if err := signature.VerifyStandard(h.secret, req.Header.Get(signature.HeaderID), req.Header.Get(signature.HeaderTimestamp),
-		req.Header.Get(signature.HeaderSignature), body, time.Now(), 5*time.Minute); err != nil {
-		signed = err.Error()
-	}
-	code, remark := http.StatusOK, signed
+	code, remark := http.StatusOK, verified(req.Header, h.secret, body)
 	if req.URL.Path == "/stumbles" {
 		if r.stumble > 0 {
 			r.stumble--
@@ -110,8 +119,35 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			r.once.Do(func() { close(r.recovered) })
 		}
 	}
-	var seen struct{ Type string }
-	_ = json.Unmarshal(body, &seen) // what is not JSON is printed without its type
-	_, _ = fmt.Fprintf(r.out, "%s  %-13s %-18s → %-32s %d, %s\n", time.Now().Format("15:04:05.000"), h.shop, seen.Type, h.label, code, remark)
+	if h.seen {
+		if h.Extra["transform"] != nil {
+			remark += ": " + string(body)
+		}
+		_, _ = fmt.Fprintf(r.out, "%s  %-12s → %-30s %d, %s\n", time.Now().Format("15:04:05.000"), h.Shop, h.Label, code, remark)
+	} else {
+		h.seen = true
+		printRequest(r.out, fmt.Sprintf("profile %s: %s → %s", h.profile, h.Shop, h.Label), req, body, fmt.Sprintf("%d, %s", code, remark))
+	}
 	w.WriteHeader(code)
+}
+
+// verified says whether a request's signatures are good.
+func verified(h http.Header, secret string, body []byte) string {
+	var good []string
+	if signatures := h.Get(signature.HeaderSignature); signatures != "" {
+		if err := signature.VerifyStandard(secret, h.Get(signature.HeaderID), h.Get(signature.HeaderTimestamp), signatures, body, time.Now(), 5*time.Minute); err != nil {
+			return err.Error()
+		}
+		good = append(good, signature.HeaderSignature)
+	}
+	if text, ok := strings.CutPrefix(h.Get("X-Webhook-Signature"), "sha256="); ok {
+		if err := signature.VerifyHex(secret, text, body); err != nil {
+			return err.Error()
+		}
+		good = append(good, "X-Webhook-Signature")
+	}
+	if len(good) == 0 {
+		return "not signed"
+	}
+	return strings.Join(good, " and ") + ": good"
 }
