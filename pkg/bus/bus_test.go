@@ -173,3 +173,50 @@ func TestLater_FiresAtItsTimeWithItsHeaders(t *testing.T) {
 		}
 	}
 }
+
+func TestRead_GivesWhatIsStoredFromAPlaceOn(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	const n = 600 // more than is asked for together
+	var msgs []*nats.Msg
+	for i := range n {
+		for _, shop := range []string{"tulip", "other"} {
+			e := contract.Event{ShopID: shop, ID: fmt.Sprint(i), Type: "paid", AcceptedAt: time.Now(), Data: []byte("{}")}
+			msgs = append(msgs, e.Message())
+		}
+	}
+	if err := b.Publish(t.Context(), msgs...); err != nil {
+		t.Fatal(err)
+	}
+	read := func(from bus.From, most int) (ids []string, last uint64) {
+		t.Helper()
+		err := b.Read(t.Context(), contract.Events, contract.ShopEventSubjects("tulip"), from, func(m bus.Message) bool {
+			e, err := contract.ParseEvent(m.Headers(), m.Data())
+			if err != nil || e.ShopID != "tulip" {
+				t.Fatalf("got %v of %s, want tulip's alone", err, e.ShopID)
+			}
+			meta, err := m.Metadata()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids, last = append(ids, e.ID), meta.Sequence.Stream
+			return len(ids) < most
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ids, last
+	}
+	all, _ := read(bus.From{Time: time.Now().Add(-time.Hour)}, n+1)
+	if len(all) != n || all[0] != "0" || all[n-1] != fmt.Sprint(n-1) {
+		t.Fatalf("got %d from %s to %s, want all %d in their order", len(all), all[0], all[len(all)-1], n)
+	}
+	some, last := read(bus.From{Sequence: 1}, 10)
+	rest, _ := read(bus.From{Sequence: last + 1}, n)
+	if len(some) != 10 || len(rest) != n-10 || rest[0] != "10" {
+		t.Errorf("got %d and then %d from %s on, want 10 and the rest", len(some), len(rest), rest[0])
+	}
+	if none, _ := read(bus.From{Time: time.Now().Add(time.Hour)}, n); len(none) != 0 {
+		t.Errorf("got %d from a time to come on, want none", len(none))
+	}
+}

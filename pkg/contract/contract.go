@@ -20,6 +20,7 @@ const (
 const (
 	Webhooks = "WEBHOOKS"
 	Shops    = "SHOPS"
+	Replays  = "REPLAYS"
 	Keys     = "KEYS"
 )
 
@@ -104,11 +105,15 @@ func Streams(o Options) []jetstream.StreamConfig {
 	}
 }
 
+// keepReplays is how long a job is kept after it last changed.
+const keepReplays = 30 * 24 * time.Hour
+
 // Buckets are all buckets, as they must be.
 func Buckets(o Options) []jetstream.KeyValueConfig {
 	return []jetstream.KeyValueConfig{
 		{Bucket: Webhooks, Description: "the webhooks, by shop and id", History: 5, Storage: jetstream.FileStorage, Replicas: o.Replicas},
 		{Bucket: Shops, Description: "the shops' settings", History: 5, Storage: jetstream.FileStorage, Replicas: o.Replicas},
+		{Bucket: Replays, Description: "jobs that send again, by shop and id", History: 1, TTL: keepReplays, Storage: jetstream.FileStorage, Replicas: o.Replicas},
 		// Of a key that was deleted nothing stays.
 		{Bucket: Keys, Description: "the shops' keys, by shop and id", History: 1, Storage: jetstream.FileStorage, Replicas: o.Replicas},
 	}

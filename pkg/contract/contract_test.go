@@ -56,6 +56,9 @@ func contractText(t *testing.T) []byte {
 	fmt.Fprintf(&out, "  webhook: %s\n", contract.WebhookKey("tulip.shop", "wh_1"))
 	fmt.Fprintf(&out, "  webhooks of a shop: %s\n", contract.ShopWebhookKeys("tulip.shop"))
 	fmt.Fprintf(&out, "  shop: %s\n", contract.ShopKey("tulip.shop"))
+	fmt.Fprintf(&out, "  replay: %s\n", contract.ReplayKey("tulip.shop", "job_1"))
+	fmt.Fprintf(&out, "  replays of a shop: %s\n", contract.ShopReplayKeys("tulip.shop"))
+	fmt.Fprintf(&out, "events of a shop\n  %s\n", contract.ShopEventSubjects("tulip.shop"))
 	fmt.Fprintf(&out, "  key of a shop: %s\n", contract.KeyPlace("tulip.shop", "key_1"))
 	fmt.Fprintf(&out, "timers of a webhook\n  %s\n", contract.LaterSubjects("wh_1"))
 

@@ -69,6 +69,9 @@ func shopToken(shop string) string { return strings.ReplaceAll(shop, ".", "=") }
 
 func shopOf(token string) string { return strings.ReplaceAll(token, "=", ".") }
 
+// ShopEventSubjects is where all events of a shop lie.
+func ShopEventSubjects(shop string) string { return "events." + shopToken(shop) + ".>" }
+
 // EventSubject is where an event lies. Shop and type must be checked.
 func EventSubject(shop, eventType string) string {
 	return "events." + shopToken(shop) + "." + eventType
@@ -141,6 +144,12 @@ func parsePlace(place string) (shop, id string, ok bool) {
 	token, id, ok := strings.Cut(place, ".")
 	return shopOf(token), id, ok && token != "" && id != "" && !strings.Contains(id, ".")
 }
+
+// ReplayKey is where a job lies in its bucket.
+func ReplayKey(shop, jobID string) string { return shopToken(shop) + "." + jobID }
+
+// ShopReplayKeys is where all jobs of a shop lie.
+func ShopReplayKeys(shop string) string { return shopToken(shop) + ".*" }
 
 // ShopKey is where a shop's settings lie in their bucket.
 func ShopKey(shop string) string { return shopToken(shop) }

@@ -15,6 +15,7 @@ const (
 	Webhook  = "wh_"
 	Delivery = "dlv_"
 	Key      = "key_"
+	Job      = "job_"
 	Fault    = "err_"
 )
 

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httputil"
@@ -92,7 +93,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		{cfg.Sender, senderv1.RegisterSenderServiceHandler},
 		{cfg.Log, func(ctx context.Context, mux *runtime.ServeMux, conn *grpc.ClientConn) error {
 			g.log = logv1.NewLogServiceClient(conn)
-			return logv1.RegisterLogServiceHandler(ctx, mux, conn)
+			return errors.Join(logv1.RegisterLogServiceHandler(ctx, mux, conn), logv1.RegisterReplayServiceHandler(ctx, mux, conn))
 		}},
 	} {
 		conn, err := env.Dial(room.address)

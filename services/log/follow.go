@@ -27,6 +27,7 @@ func (l *Log) Run(ctx context.Context, ready func()) error {
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogEvents, how, l.writeEvents) })
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogOutcomes, how, l.writeRecords) })
 	followers.Go(func() error { return l.tails.run(work) })
+	followers.Go(func() error { return l.replays.run(work) })
 	followers.Go(func() error { l.thinStats(work); return nil })
 	followers.Go(func() error { l.retain(work); return nil })
 	err := followers.Wait()

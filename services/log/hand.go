@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -33,31 +34,43 @@ func (l *Log) ResendDelivery(ctx context.Context, req *logv1.ResendDeliveryReque
 	if err != nil {
 		return nil, err
 	}
-	sent := &logv1.ResendDeliveryResponse{DeliveryId: req.GetDeliveryId()}
+	m, err := l.again(ctx, known, asking{by: asker(ctx), at: time.Now(), off: off})
+	if err != nil {
+		return nil, err
+	}
+	return &logv1.ResendDeliveryResponse{DeliveryId: req.GetDeliveryId()}, l.ask(ctx, m)
+}
+
+// asking is who asks for an attempt, and when.
+type asking struct {
+	by     string
+	at     time.Time
+	replay string // the job
+	off    bool   // the webhook is off, and is to get it all the same
+}
+
+// again makes the message that sends a delivery again, or nil when the delivery's time has come and it is sent as it is.
+func (l *Log) again(ctx context.Context, known *store.Delivery, a asking) (*nats.Msg, error) {
 	t, err := l.timerOf(ctx, known)
 	if err != nil {
 		return nil, err
 	}
+	if t == nil {
+		d, err := anew(known, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		d.AskedAt, d.AskedBy, d.Replay = a.at, a.by, a.replay
+		return d.Message(), nil
+	}
 	now := time.Now()
-	if t != nil {
-		if t.AskedBy = asker(ctx); off {
-			t.AskedAt = now // to a webhook that is off goes what is asked for by hand, and nothing else
-		}
-		if t.fires(now) {
-			return sent, nil // now, as it is
-		}
-		err := l.ask(ctx, &t.Delivery, t.InsteadOf(t.sequence, now))
-		if bus.Outrun(err) {
-			err = nil // its time has come, or somebody else has asked: it is sent now
-		}
-		return sent, err
+	if t.fires(now) {
+		return nil, nil //nolint:nilnil // the doc says so
 	}
-	d, err := again(known, now)
-	if err != nil {
-		return nil, err
+	if t.AskedBy, t.Replay = a.by, a.replay; a.off {
+		t.AskedAt = a.at // to a webhook that is off goes what is asked for by hand, and nothing else
 	}
-	d.AskedAt, d.AskedBy = now, asker(ctx)
-	return sent, l.ask(ctx, d, d.Message())
+	return t.InsteadOf(t.sequence, now), nil
 }
 
 // CancelDelivery cancels a delivery that waits for its time: its timer is replaced by one that is due now and has the
@@ -86,11 +99,15 @@ func (l *Log) CancelDelivery(ctx context.Context, req *logv1.CancelDeliveryReque
 		return nil, errOnItsWay
 	}
 	t.Cancel = oneLine("cancelled by hand" + because(", by ", asker(ctx)) + because(": ", req.GetReason()))
-	err = l.ask(ctx, &t.Delivery, t.InsteadOf(t.sequence, now))
-	if bus.Outrun(err) {
+	m := t.InsteadOf(t.sequence, now)
+	bus.Inject(ctx, m)
+	switch err := l.env.Bus.Publish(ctx, m); {
+	case bus.Outrun(err):
 		return nil, errOnItsWay
+	case err != nil:
+		return nil, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
 	}
-	return done, err
+	return done, nil
 }
 
 var errOnItsWay = fault.New(fault.Precondition, "the delivery's time has come: it is on its way, and can no longer be cancelled; read it in a moment to see what came of it")
@@ -165,14 +182,24 @@ func (l *Log) timerOf(ctx context.Context, known *store.Delivery) (*timer, error
 	return t, nil
 }
 
-// ask publishes what was asked for. An error that bus.Outrun knows is given as it is.
-func (l *Log) ask(ctx context.Context, d *contract.Delivery, m *nats.Msg) error {
-	bus.Inject(ctx, m)
-	err := l.env.Bus.Publish(ctx, m)
-	if err == nil || bus.Outrun(err) {
-		return err
+// ask publishes what sends deliveries again. Where a timer is no longer there whose place another was to take, its time has
+// come or somebody else has asked: that delivery is sent.
+func (l *Log) ask(ctx context.Context, msgs ...*nats.Msg) error {
+	msgs = slices.DeleteFunc(msgs, func(m *nats.Msg) bool { return m == nil })
+	for _, m := range msgs {
+		bus.Inject(ctx, m)
 	}
-	return fault.Away(2*time.Second, "the bus did not take delivery %s; try again: %w", d.ID, err)
+	err := l.env.Bus.Publish(ctx, msgs...)
+	if bus.Outrun(err) { // of which one is not said; to publish the others again is harmless
+		err = nil
+		for i := 0; i < len(msgs) && (err == nil || bus.Outrun(err)); i++ {
+			err = l.env.Bus.Publish(ctx, msgs[i])
+		}
+	}
+	if err != nil && !bus.Outrun(err) {
+		return fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
+	}
+	return nil
 }
 
 // asker is the key by which a call came, as a header can hold it.
@@ -192,9 +219,9 @@ func oneLine(text string) string {
 // own.
 const logLag = time.Minute
 
-// again makes one more attempt out of what is known of a delivery: with the body that was sent before, or, before the
+// anew makes one more attempt out of what is known of a delivery: with the body that was sent before, or, before the
 // first attempt, with the event's data.
-func again(known *store.Delivery, now time.Time) (*contract.Delivery, error) {
+func anew(known *store.Delivery, now time.Time) (*contract.Delivery, error) {
 	was := known.Delivery
 	d := &contract.Delivery{
 		ID: was.GetId(), WebhookID: was.GetWebhookId(), MatchedAt: was.GetCreatedAt().AsTime(), Attempt: int(was.GetAttemptsMade()) + 1,

@@ -87,6 +87,7 @@ type Log struct {
 	env      *run.Env
 	webhooks *webhook.Directory // to read single ones from the bucket; it follows nothing
 	tails    *tails
+	replays  *replays
 
 	written *prometheus.CounterVec
 	lag     prometheus.Gauge
@@ -118,7 +119,11 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		forgotten: prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_log_forgotten_until_seconds", Help: "Unix time before which the detail of events was forgotten last; 0: none since the start."}),
 	}
 	env.Metrics.MustRegister(l.written, l.lag, l.writing, l.size, l.forgotten)
+	if l.replays, err = openReplays(ctx, l); err != nil {
+		return nil, err
+	}
 	logv1.RegisterLogServiceServer(env.GRPC, l)
+	logv1.RegisterReplayServiceServer(env.GRPC, l.replays)
 	return l, nil
 }
 

@@ -121,7 +121,7 @@ func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Deliver
 	msgs := []*nats.Msg{record}
 	next := *d
 	next.Attempt++
-	next.AskedBy = "" // he asked for this one
+	next.AskedBy, next.Replay = "", "" // they asked for this one
 	switch v.status {
 	case retrying:
 		msgs = append(msgs, next.Later(x.began.Add(x.duration+v.wait)))

@@ -15,49 +15,20 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/event"
-	"shopbell.dev/pkg/expression"
 	"shopbell.dev/pkg/fault"
-	"shopbell.dev/pkg/id"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-// want says whether a webhook that subscribes to the event's type is sent it, and if not why.
-func want(e *contract.Event, seen *expression.Event, w *webhook.Webhook) (yes bool, why string) {
-	switch {
-	case w.Webhook.Status == webhook.Deleted:
-		return false, "it was " + w.Webhook.GetDisabledReason()
-	case w.Webhook.Status == webhook.Disabled && !w.OffByReceiver:
-		return false, "it is switched off by its owner"
-	case w.Webhook.GetEnvironment() != "" && w.Webhook.GetEnvironment() != e.Environment:
-		return false, fmt.Sprintf("it wants %s events only, and this is a %s event", w.Webhook.GetEnvironment(), e.Environment)
-	}
-	if w.Filter != nil {
-		wants, err := w.Filter.Wants(seen)
-		if err != nil {
-			return false, "its filter could not be evaluated: " + err.Error()
-		}
-		if !wants {
-			return false, "its filter says no: " + w.Webhook.GetFilter()
-		}
-	}
-	return true, ""
-}
-
-// view is the event as filters see it: decoded at most once.
-func view(e *contract.Event) *expression.Event {
-	return &expression.Event{Type: e.Type, Action: e.Action, ShopID: e.ShopID, Environment: e.Environment, Data: e.Data}
-}
-
 // match decides for each webhook that subscribes to the event's type.
 func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook.Webhook, considered []*shopbellv1.Considered) {
-	seen := view(e)
+	seen := webhook.View(e)
 	for _, w := range subscribed {
 		c := &shopbellv1.Considered{WebhookId: w.Webhook.Id, Label: w.Webhook.GetLabel()}
-		if c.Matched, c.Reason = want(e, seen, w); c.Matched {
-			c.DeliveryId = id.Derived(id.Delivery, e.AcceptedAt, e.ShopID, e.ID, w.Webhook.Id)
+		if c.Matched, c.Reason = w.Wants(e, seen); c.Matched {
+			c.DeliveryId = w.DeliveryID(e)
 			matched = append(matched, w)
 		}
 		considered = append(considered, c)
@@ -162,12 +133,12 @@ func (s *Subscription) ExplainEvent(_ context.Context, req *subscriptionv1.Expla
 	for _, w := range s.webhooks.Subscribed(e.ShopID, e.Type) {
 		subscribed[w.Webhook.Id] = true
 	}
-	out, seen := &subscriptionv1.ExplainEventResponse{}, view(&e)
+	out, seen := &subscriptionv1.ExplainEventResponse{}, webhook.View(&e)
 	for _, w := range s.webhooks.All(e.ShopID) {
 		c := &shopbellv1.Considered{WebhookId: w.Webhook.Id, Label: w.Webhook.GetLabel()}
 		if !subscribed[w.Webhook.Id] {
 			c.Reason = fmt.Sprintf("it does not subscribe to %s", e.Type)
-		} else if c.Matched, c.Reason = want(&e, seen, w); c.Matched {
+		} else if c.Matched, c.Reason = w.Wants(&e, seen); c.Matched {
 			c.Reason = "it subscribes to " + e.Type
 			switch {
 			case w.Off() != "":

@@ -896,7 +896,7 @@ func TestSwitchOff_HearsTheReceiverAndTellsTheOwner(t *testing.T) {
 		t.Errorf("notices %q, want one", got)
 	}
 	// What arrives now is made and held, not passed over.
-	if yes, why := want(happened("evt_1", "paid"), view(happened("evt_1", "paid")), b.webhooks.Get("demo", w.Id)); !yes {
+	if yes, why := b.webhooks.Get("demo", w.Id).Wants(happened("evt_1", "paid"), webhook.View(happened("evt_1", "paid"))); !yes {
 		t.Errorf("an event is passed over because %s", why)
 	}
 	// Held in the meantime, sent when it is on again.

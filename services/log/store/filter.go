@@ -23,6 +23,7 @@ type Filter struct {
 	From       time.Time // created at this time or later
 	To         time.Time // created before this time
 	Before     string    // only ids less than this: the last id of the page before
+	Since      string    // only this id and greater ones
 	Limit      int       // required
 }
 
@@ -52,6 +53,7 @@ func (f Filter) Span(late time.Duration) (low, high string) {
 	if !f.From.IsZero() {
 		low = FirstID(f.From.Add(-max(late, usualLateness)))
 	}
+	low = max(low, Key(f.Since))
 	return low, high
 }
 

@@ -1,0 +1,499 @@
+package eventlog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/webhook"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	logv1 "shopbell.dev/proto/shopbell/log/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+
+	"shopbell.dev/services/log/store"
+)
+
+const (
+	// lease is how long a process has a job for itself after it last said how far it is. When it dies, another takes the
+	// job over after that.
+	lease = 15 * time.Second
+	// maxJobs is how many jobs a process works on at once.
+	maxJobs = 4
+	// maxChunk is how many are put on their way between two notes of how far the job is: so many may be sent twice when
+	// the process dies.
+	maxChunk = 100
+	// maxBacklog is how many deliveries may wait for the senders before a job waits, too: what happens now goes first.
+	maxBacklog = 200
+	// maxAhead is how many bytes of events a job reads ahead.
+	maxAhead = 8 << 20
+	// readAtOnce is how many deliveries of a chunk are read at once.
+	readAtOnce = 8
+)
+
+// run works on jobs until ctx ends. A job that is begun then is left where it is, for whoever comes next.
+func (r *replays) run(ctx context.Context) error {
+	group, work := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return r.log.env.Bus.Watch(work, contract.Replays, func(entry bus.Entry) { r.hear(work, entry) }, func() {})
+	})
+	group.Go(func() error {
+		tick := time.NewTicker(time.Second) // a lease may have run out
+		defer tick.Stop()
+		for {
+			select {
+			case <-work.Done():
+				return nil
+			case <-tick.C:
+			case <-r.changed:
+			}
+			for _, j := range r.free() {
+				if !r.take(work, j) {
+					continue
+				}
+				group.Go(func() error {
+					r.work(work, j)
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					delete(r.working, j.key)
+					return nil
+				})
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// hear notes what the bucket says of a job.
+func (r *replays) hear(ctx context.Context, entry bus.Entry) {
+	var j *job
+	if entry.Operation() == jetstream.KeyValuePut {
+		var err error
+		if j, err = parseJob(entry); err != nil {
+			r.log.env.Log.ErrorContext(ctx, "a job cannot be read; it is left alone", slog.String("key", entry.Key()), slog.Any("error", err))
+			return
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if j == nil || j.Replay.GetStatus() != replayRunning {
+		delete(r.known, entry.Key())
+		return
+	}
+	r.known[entry.Key()] = j
+	signal(r.changed)
+}
+
+// free are jobs that nobody works on, the oldest first, as many as this process may take.
+func (r *replays) free() (jobs []*job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for key, j := range r.known {
+		if !r.working[key] && (j.Holder == "" || now.After(j.HeldUntil.AsTime())) {
+			jobs = append(jobs, &job{proto.CloneOf(j.ReplayState), key, j.revision})
+		}
+	}
+	slices.SortFunc(jobs, func(a, b *job) int { return cmp.Compare(a.Replay.GetId(), b.Replay.GetId()) })
+	return jobs[:min(len(jobs), maxJobs-len(r.working))]
+}
+
+// take makes a job this process's own, unless another was faster.
+func (r *replays) take(ctx context.Context, j *job) bool {
+	j.Holder, j.HeldUntil = r.me, timestamppb.New(time.Now().Add(lease))
+	if err := r.put(ctx, j); err != nil {
+		return false // or the bus is away: it is tried again
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.working[j.key] = true
+	return true
+}
+
+// work does a job chunk by chunk, until it is over, somebody else has it, or ctx ends.
+//
+// A chunk is put on its way, and then it is noted how far the job is. Who dies in between has the chunk repeated by whoever
+// comes next; the bus knows it by its ids, and stores nothing twice that it still remembers. So none is skipped, and at
+// most one chunk is sent twice.
+func (r *replays) work(ctx context.Context, j *job) {
+	log := r.log.env.Log.With(slog.String("shop_id", j.Replay.GetShopId()), slog.String("job_id", j.Replay.GetId()))
+	log.InfoContext(ctx, "replay goes on", slog.Int("done", int(j.Replay.GetDone())), slog.Int("total", int(j.Replay.GetTotal())))
+	rate := int(j.Replay.Asked.GetRatePerSecond())
+	var next source = &deliverySource{replays: r, job: j}
+	if j.Replay.Asked.GetToWebhookId() != "" {
+		next = &eventSource{replays: r, job: j}
+	}
+	for noted := time.Now(); ctx.Err() == nil; {
+		began, crowded := time.Now(), r.crowded(ctx)
+		if crowded && time.Since(noted) < lease/3 {
+			wait(ctx, 100*time.Millisecond)
+			continue
+		}
+		sent := 0
+		if !crowded {
+			var err error
+			if sent, err = r.chunk(ctx, j, next, max(1, min(maxChunk, rate/5))); err != nil {
+				if ctx.Err() == nil {
+					log.WarnContext(ctx, "replay is held up, trying again", slog.Any("error", err))
+				}
+				wait(ctx, time.Second)
+			}
+		}
+		if !r.note(ctx, j) {
+			return
+		}
+		if noted = time.Now(); j.Replay.GetStatus() != replayRunning {
+			log.InfoContext(ctx, "replay stops", slog.String("status", j.Replay.GetStatus()), slog.Int("done", int(j.Replay.GetDone())), slog.Int("skipped", int(j.Replay.GetSkipped())))
+			return
+		}
+		wait(ctx, time.Until(began.Add(time.Duration(sent)*time.Second/time.Duration(rate))))
+	}
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	j.Holder, j.HeldUntil = "", nil
+	_ = r.put(bound, j) // if this is not heard, the lease runs out
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// crowded says that so many deliveries wait for the senders that a job has to wait, too.
+func (r *replays) crowded(ctx context.Context) bool {
+	waiting, _, err := r.log.env.Bus.Pending(ctx, contract.Sender)
+	return err != nil || waiting > maxBacklog
+}
+
+// note stores how far a job is, and has it for this process for another lease. Where a caller has changed the job
+// meanwhile, his word holds. It gives false when another process has the job, or it is gone.
+func (r *replays) note(ctx context.Context, j *job) bool {
+	ctx = context.WithoutCancel(ctx) // what was put on its way is noted, also while we stop
+	for {
+		j.Replay.UpdatedAt = timestamppb.Now()
+		j.Holder, j.HeldUntil = r.me, timestamppb.New(time.Now().Add(lease))
+		if j.Replay.GetStatus() != replayRunning {
+			j.Holder, j.HeldUntil = "", nil
+		}
+		bound, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := r.put(bound, j)
+		var now *job
+		if bus.Outrun(err) {
+			now, err = r.load(bound, j.Replay.GetShopId(), j.Replay.GetId())
+		}
+		cancel()
+		switch {
+		case err != nil:
+			r.log.env.Log.WarnContext(ctx, "how far a replay is cannot be noted; it is taken up again", slog.String("job_id", j.Replay.GetId()), slog.Any("error", err))
+			return false
+		case now == nil:
+			return true
+		case now.Holder != r.me:
+			return false
+		}
+		if j.Replay.GetStatus() == replayRunning || now.Replay.GetStatus() == replayCancelled {
+			j.Replay.Status, j.Replay.Reason = now.Replay.GetStatus(), now.Replay.GetReason()
+		}
+		j.revision = now.revision
+	}
+}
+
+// parcel is one of what a job sends: its messages, or why it cannot be sent.
+type parcel struct {
+	msgs    []*nats.Msg
+	skipped string
+	cursor  string // of the job, once this is on its way
+}
+
+// source gives what a job sends next, up to n at a time, and again until they were taken; done says that nothing follows.
+type source interface {
+	next(ctx context.Context, n int) (parcels []parcel, done bool, err error)
+	taken(n int)
+}
+
+// chunk puts some of what a job sends on its way.
+func (r *replays) chunk(ctx context.Context, j *job, from source, n int) (sent int, err error) {
+	parcels, done, err := from.next(ctx, n)
+	if err != nil {
+		return 0, err
+	}
+	var msgs []*nats.Msg
+	for _, p := range parcels {
+		msgs = append(msgs, p.msgs...)
+	}
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	if err := r.log.ask(bound, msgs...); err != nil {
+		return 0, err
+	}
+	from.taken(len(parcels))
+	for _, p := range parcels {
+		if j.Cursor = p.cursor; p.skipped != "" {
+			j.Replay.Skipped++
+			j.Replay.SkippedReason = p.skipped
+			continue
+		}
+		j.Replay.Done++
+		sent++
+	}
+	if done {
+		j.Replay.Status = replayDone
+	}
+	return sent, nil
+}
+
+// deliverySource gives the deliveries that a filter chooses, the oldest first.
+type deliverySource struct {
+	*replays
+	job   *job
+	ahead []string // the rest of the page
+	read  bool     // the page is read
+}
+
+func (s *deliverySource) next(ctx context.Context, n int) ([]parcel, bool, error) {
+	for len(s.ahead) == 0 {
+		if s.read {
+			if int(s.job.Page) == len(s.job.Marks) {
+				return nil, true, nil
+			}
+			s.job.Page++
+			s.read = false
+		}
+		if err := s.readPage(ctx); err != nil {
+			return nil, false, err
+		}
+	}
+	ids := s.ahead[:min(n, len(s.ahead))]
+	parcels := make([]parcel, len(ids))
+	reading, work := errgroup.WithContext(ctx)
+	reading.SetLimit(readAtOnce)
+	webhooks := &reached{log: s.log, shop: s.job.Replay.GetShopId(), whyNot: map[string]string{}}
+	for i, id := range ids {
+		reading.Go(func() (err error) {
+			parcels[i], err = s.parcel(work, id, webhooks)
+			return err
+		})
+	}
+	if err := reading.Wait(); err != nil {
+		return nil, false, err
+	}
+	return parcels, false, nil
+}
+
+func (s *deliverySource) taken(n int) { s.ahead = s.ahead[n:] }
+
+// readPage reads the ids of a page that are still to be sent, the oldest first.
+func (s *deliverySource) readPage(ctx context.Context) error {
+	f, err := replayFilter(s.job.Replay.Asked)
+	if err != nil {
+		return err
+	}
+	if int(s.job.Page) < len(s.job.Marks) {
+		f.Before = s.job.Marks[s.job.Page]
+	}
+	if f.Since = s.job.Cursor; s.job.Page > 0 {
+		f.Since = max(f.Since, s.job.Marks[s.job.Page-1])
+	}
+	s.ahead = nil
+	err = s.log.each(ctx, f, func(page []*shopbellv1.Delivery) error {
+		for _, d := range page {
+			if !d.GetTest() && d.GetId() != s.job.Cursor {
+				s.ahead = append(s.ahead, d.GetId())
+			}
+		}
+		return nil
+	})
+	slices.Reverse(s.ahead)
+	s.read = err == nil
+	return err
+}
+
+func (s *deliverySource) parcel(ctx context.Context, id string, webhooks *reached) (parcel, error) {
+	p := parcel{cursor: id}
+	known, err := s.log.known(ctx, s.job.Replay.GetShopId(), id)
+	if err == nil {
+		err = webhooks.reach(ctx, known.Delivery.GetWebhookId())
+	}
+	var m *nats.Msg
+	if err == nil {
+		m, err = s.log.again(ctx, known, s.job.asking())
+	}
+	switch {
+	case fault.IsKind(err, fault.NotFound) || fault.IsKind(err, fault.Precondition):
+		p.skipped = err.Error()
+		return p, nil
+	case err != nil:
+		return p, err
+	}
+	p.msgs = []*nats.Msg{m}
+	return p, nil
+}
+
+// asking is who asks for what a job sends. The time is the job's: a chunk that is repeated is the same.
+func (j *job) asking() asking {
+	return asking{by: j.Replay.GetCreatedBy(), at: j.Replay.GetCreatedAt().AsTime(), replay: j.Replay.GetId()}
+}
+
+// reached is whether the webhooks of a chunk can be sent to: each is asked for once.
+type reached struct {
+	log  *Log
+	shop string
+
+	mu     sync.Mutex        // guards what follows
+	whyNot map[string]string // by webhook; empty: it can
+}
+
+func (w *reached) reach(ctx context.Context, webhookID string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	why, ok := w.whyNot[webhookID]
+	if !ok {
+		_, err := w.log.reachable(ctx, w.shop, webhookID, false)
+		if err != nil {
+			if !fault.IsKind(err, fault.Precondition) {
+				return err
+			}
+			why = err.Error()
+		}
+		w.whyNot[webhookID] = why
+	}
+	if why != "" {
+		return fault.New(fault.Precondition, "%s", why)
+	}
+	return nil
+}
+
+// placed is an event and its place on the bus.
+type placed struct {
+	contract.Event
+	sequence uint64
+}
+
+// events gives the events that a job sends to its webhook, in their order, from behind its cursor on.
+func (r *replays) events(ctx context.Context, state *logv1.ReplayState, w *webhook.Webhook, give func(placed) (more bool)) error {
+	asked := state.Replay.Asked
+	from, to := asked.GetFrom().AsTime(), asked.GetTo().AsTime()
+	// The bus stores an event a moment after it was accepted.
+	begin := bus.From{Time: from}
+	if state.Cursor != "" {
+		n, err := strconv.ParseUint(state.Cursor, 10, 64)
+		if err != nil {
+			return fmt.Errorf("cursor of the job: %w", err)
+		}
+		begin = bus.From{Sequence: n + 1}
+	}
+	return r.log.env.Bus.Read(ctx, contract.Events, contract.ShopEventSubjects(asked.GetShopId()), begin, func(m bus.Message) bool {
+		meta, err := m.Metadata()
+		if err != nil || meta.Sequence.Stream > state.LastEvent {
+			return false
+		}
+		e, err := contract.ParseEvent(m.Headers(), m.Data())
+		switch {
+		case err != nil, asked.GetEventType() != "" && e.Type != asked.GetEventType(), !w.Subscribes(e.Type):
+			return true
+		case e.AcceptedAt.Before(from), !e.AcceptedAt.Before(to):
+			return true
+		}
+		if yes, _ := w.Wants(&e, webhook.View(&e)); !yes {
+			return true
+		}
+		return give(placed{e, meta.Sequence.Stream})
+	})
+}
+
+// eventSource gives the events of a time span as deliveries to one webhook.
+type eventSource struct {
+	*replays
+	job   *job
+	ahead []placed
+	end   bool // there are no more
+}
+
+func (s *eventSource) next(ctx context.Context, n int) ([]parcel, bool, error) {
+	asked := s.job.Replay.Asked
+	if _, err := s.log.reachable(ctx, asked.GetShopId(), asked.GetToWebhookId(), false); fault.IsKind(err, fault.Precondition) {
+		s.job.Replay.Status, s.job.Replay.Reason = replayPaused, err.Error()
+		return nil, false, nil
+	} else if err != nil {
+		return nil, false, err
+	}
+	w, err := s.log.webhooks.Fetch(ctx, asked.GetShopId(), asked.GetToWebhookId())
+	if err != nil {
+		return nil, false, err
+	}
+	if len(s.ahead) == 0 && !s.end {
+		s.end = true
+		size := 0
+		err := s.events(ctx, s.job.ReplayState, w, func(e placed) bool {
+			s.ahead = append(s.ahead, e)
+			size += len(e.Data)
+			s.end = len(s.ahead) < replayPage && size < maxAhead
+			return s.end
+		})
+		if err != nil {
+			s.ahead, s.end = nil, false
+			return nil, false, err
+		}
+	}
+	some := s.ahead[:min(n, len(s.ahead))]
+	parcels := make([]parcel, len(some))
+	reading, work := errgroup.WithContext(ctx)
+	reading.SetLimit(readAtOnce)
+	for i := range some {
+		reading.Go(func() (err error) {
+			parcels[i], err = s.parcel(work, &some[i], w)
+			return err
+		})
+	}
+	if err := reading.Wait(); err != nil {
+		return nil, false, err
+	}
+	return parcels, s.end && len(some) == len(s.ahead), nil
+}
+
+func (s *eventSource) taken(n int) { s.ahead = s.ahead[n:] }
+
+// parcel is an event's delivery to the webhook, and the record that says of the event that it was made. Where it was made
+// before, the attempt counts on.
+func (s *eventSource) parcel(ctx context.Context, e *placed, w *webhook.Webhook) (parcel, error) {
+	a := s.job.asking()
+	d := contract.Delivery{
+		Event: e.Event, ID: w.DeliveryID(&e.Event), WebhookID: w.Webhook.GetId(), Revision: w.Revision, MatchedAt: a.at, Attempt: 1,
+		AskedAt: a.at, AskedBy: a.by, Replay: a.replay,
+	}
+	known, err := s.log.store.Delivery(ctx, e.ShopID, d.ID)
+	if err == nil {
+		d.Attempt += int(known.Delivery.GetAttemptsMade())
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return parcel{}, err
+	}
+	value, err := proto.Marshal(&busv1.Record{
+		At: timestamppb.New(a.at), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type,
+		What: &busv1.Record_Decision{Decision: &busv1.Decision{Considered: []*shopbellv1.Considered{{
+			WebhookId: d.WebhookID, Label: w.Webhook.GetLabel(), Matched: true, Reason: "sent by replay " + a.replay, DeliveryId: d.ID,
+		}}}},
+	})
+	if err != nil {
+		return parcel{}, fmt.Errorf("record the delivery of %s: %w", e.ID, err)
+	}
+	return parcel{
+		msgs:   []*nats.Msg{contract.RecordMessage(e.ShopID, d.WebhookID, value, a.replay+"/"+d.ID+"/decision"), d.Message()},
+		cursor: strconv.FormatUint(e.sequence, 10),
+	}, nil
+}
