@@ -179,7 +179,9 @@ func plain(err error) error {
 func keys(typeName string) (names []string) {
 	for _, t := range []reflect.Type{reflect.TypeFor[Profile](), reflect.TypeFor[Policy](), reflect.TypeFor[Event](), reflect.TypeFor[Signature](), reflect.TypeFor[Option](), reflect.TypeFor[Rename]()} {
 		for i := 0; t.Name() == typeName && i < t.NumField(); i++ {
-			names = append(names, t.Field(i).Tag.Get("yaml"))
+			if key := t.Field(i).Tag.Get("yaml"); key != "-" {
+				names = append(names, key)
+			}
 		}
 	}
 	return names

@@ -193,9 +193,12 @@ func TestParseSecret_RefusesWhatCannotSign(t *testing.T) {
 
 func FuzzVerifyStandard(f *testing.F) {
 	f.Add("dlv_1", "1700000000", "v1,AAAA", []byte("body"))
+	f.Add("dlv_1", "1700000000", "v1a,"+strings.Repeat("A", 86)+"==", []byte("body"))
 	f.Fuzz(func(t *testing.T, id, stamp, signatures string, body []byte) {
-		if signature.VerifyStandard("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", id, stamp, signatures, body, time.Unix(1700000000, 0), time.Hour) == nil {
-			t.Errorf("a made-up signature was accepted: %q %q %q %q", id, stamp, signatures, body)
+		for _, key := range []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="} {
+			if signature.VerifyStandard(key, id, stamp, signatures, body, time.Unix(1700000000, 0), time.Hour) == nil {
+				t.Errorf("a made-up signature was accepted: %q %q %q %q", id, stamp, signatures, body)
+			}
 		}
 	})
 }

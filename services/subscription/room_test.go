@@ -630,6 +630,27 @@ func TestRotateSecret_LetsTheOldOneSignForAWhile(t *testing.T) {
 	}
 }
 
+// SHOPS.md A8: http is taken, and the owner is told what it means.
+func TestCreateWebhook_WarnsOfHTTP(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := b.create(t, &shopbellv1.Webhook{Url: "http://example.com/hooks", Warnings: []string{"mine"}})
+	if len(made.Warnings) != 1 || !strings.Contains(made.Warnings[0], "use https") {
+		t.Errorf("created: warnings %q, want one of http", made.Warnings)
+	}
+	changed, err := b.update(t, made.Id, &shopbellv1.Webhook{Label: proto.String("Warehouse"), Warnings: made.Warnings})
+	if err != nil || len(changed.Warnings) != 1 {
+		t.Errorf("changed: %v, %v, want the warning again", changed, err)
+	}
+	safe, err := b.update(t, made.Id, &shopbellv1.Webhook{Url: "https://example.com/hooks"})
+	if err != nil || len(safe.Warnings) != 0 {
+		t.Errorf("with https: %v, %v, want no warning", safe, err)
+	}
+	if stored := b.webhooks.Get("demo", made.Id); len(stored.Webhook.Warnings) != 0 {
+		t.Errorf("warnings are stored: %q", stored.Webhook.Warnings)
+	}
+}
+
 // Every name that HTTP or Shopbell gives a meaning to, in any case.
 func TestCreateWebhook_RefusesReservedHeaders(t *testing.T) {
 	t.Parallel()

@@ -174,6 +174,14 @@ func wantOnly(t *testing.T, eventType, key string, values []string) {
 	h := cloudcart.enter(t)
 	strict, lax, r := h.newShop(t, "cloudcart", `"check_schemas": true`), h.newShop(t, "cloudcart"), newReceiver(t)
 	strict.webhook(t, r.url+"/strict")
+	for _, e := range h.profile(t, "cloudcart").Events {
+		var schema struct {
+			Properties map[string]struct{ Enum []string }
+		}
+		if err := json.Unmarshal(e.Schema, &schema); err != nil || !slices.Equal(schema.Properties[key].Enum, values) {
+			t.Errorf("%s: the profile shows the schema %s (%v), want %s to be one of %q", e.Name, e.Schema, err, key, values)
+		}
+	}
 	for i, value := range values {
 		data := fmt.Sprintf(`{ "n":%d.50, %q : %q }`, i, key, value)
 		strict.publishOne(t, eventType, data)

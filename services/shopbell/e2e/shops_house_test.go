@@ -387,6 +387,7 @@ type catalog struct {
 		DisplayName string `json:"display_name"`
 		Action      string
 		Sample      json.RawMessage
+		Schema      json.RawMessage
 		TestOnly    bool `json:"test_only"`
 		Optional    bool
 	}
