@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -110,6 +113,8 @@ type Health struct {
 	rooms []string   // that are ready
 	ready bool
 	hooks []func(ready bool)
+
+	troubles map[string]string // of rooms that go on, by name
 }
 
 // Ready says whether every room is ready, and names those that are.
@@ -117,6 +122,30 @@ func (h *Health) Ready() (bool, []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.ready, append([]string(nil), h.rooms...)
+}
+
+// Troubles are what rooms have trouble with while they go on, a line each.
+func (h *Health) Troubles() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var lines strings.Builder
+	for _, room := range slices.Sorted(maps.Keys(h.troubles)) {
+		lines.WriteString(room + ": " + h.troubles[room] + "\n")
+	}
+	return lines.String()
+}
+
+func (h *Health) trouble(room, text string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if text == "" {
+		delete(h.troubles, room)
+		return
+	}
+	if h.troubles == nil {
+		h.troubles = map[string]string{}
+	}
+	h.troubles[room] = text
 }
 
 func (h *Health) onChange(hook func(bool)) { h.hooks = append(h.hooks, hook) }

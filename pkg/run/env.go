@@ -43,6 +43,9 @@ type Env struct {
 	Version string
 	// Stopping is closed when the process begins to stop: an answer that would never end by itself ends then.
 	Stopping <-chan struct{}
+	// Trouble has /readyz say what the room has trouble with while it goes on; an empty text is none any more. The process
+	// stays ready: nobody is helped by sending its work elsewhere. Everybody may read it, so it tells no addresses.
+	Trouble func(text string)
 
 	local func() (*grpc.ClientConn, error)
 }

@@ -189,10 +189,12 @@ func (p *Process) Run(ctx context.Context) (err error) {
 		return grpc.NewClient("passthrough:///inside", append(env.dialOptions(),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return inside.DialContext(ctx) }))...)
 	}
+	status := &Health{}
 	links := []Named{{"keys", follower(shopKeys.Follow(b))}}
 	for _, room := range p.Rooms {
 		own := *env
 		own.Log, own.Tracer = p.Log.With(slog.String("room", room.Name)), tel.Tracer(room.Name)
+		own.Trouble = func(text string) { status.trouble(room.Name, text) }
 		service, err := room.New(&own)
 		if err != nil {
 			return fmt.Errorf("open %s: %w", room.Name, err)
@@ -200,7 +202,6 @@ func (p *Process) Run(ctx context.Context) (err error) {
 		links = append(links, Named{room.Name, service})
 	}
 
-	status := &Health{}
 	grpcHealth := health.NewServer()
 	grpcHealth.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
 	status.onChange(func(ready bool) {
@@ -273,7 +274,7 @@ func (p *Process) handler(env *Env, tel *telemetry.Telemetry, status *Health, ke
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = w.Write([]byte("not ready: the bus cannot be reached\n"))
 		default:
-			_, _ = w.Write([]byte("ready\n"))
+			_, _ = w.Write([]byte("ready\n" + status.Troubles()))
 		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(tel.Metrics, promhttp.HandlerOpts{}))

@@ -197,6 +197,21 @@ func TestProcess_IsNotReadyWhileTheBusIsAway(t *testing.T) {
 	}
 }
 
+func TestProcess_TellsOfTroubleAndStaysReady(t *testing.T) {
+	t.Parallel()
+	var trouble func(string)
+	at, _, _ := process(t, common(), run.Room{Name: "desk", New: func(env *run.Env) (run.Service, error) {
+		trouble = env.Trouble
+		return service(idle), nil
+	}})
+	for text, want := range map[string]string{"no ink": "ready\ndesk: no ink\n", "": "ready\n"} {
+		trouble(text)
+		if code, body := get(t, "http://"+at.HTTP+"/readyz"); code != http.StatusOK || body != want {
+			t.Errorf("GET /readyz with trouble %q: got %d %q, want 200 %q", text, code, body, want)
+		}
+	}
+}
+
 func TestProcess_SaysWhichPortIsTakenAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

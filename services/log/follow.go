@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -73,21 +74,99 @@ func (l *Log) leaveOut(ctx context.Context, m bus.Message, err error) {
 	_ = m.TermWithReason(err.Error())
 }
 
-// writeTimeout bounds the writing of one batch; after that it is written again.
-const writeTimeout = 15 * time.Second
+const (
+	// writeTimeout bounds the writing of one batch; after that it is written again.
+	writeTimeout = 15 * time.Second
+	// The waits between tries while the store is away.
+	shortestWait = 100 * time.Millisecond
+	longestWait  = 2 * time.Second
+)
 
-func (l *Log) write(ctx context.Context, stream string, batch []bus.Message, b store.Batch) error {
+// untilWritten writes a batch, and says when the try began that did it. While the store is away or full it tries again and
+// keeps the batch: to give some ten thousand messages back to the bus every second would cost those who deliver. So nothing
+// else is pulled meanwhile; it waits on the bus, which hands out again what is unanswered for long: to write it twice does no
+// harm. When the process stops the batch goes back to the bus.
+func (l *Log) untilWritten(ctx context.Context, stream string, batch []bus.Message, b store.Batch) (began time.Time, err error) {
+	for wait := shortestWait; ; wait = min(2*wait, longestWait) {
+		began = time.Now()
+		if err = l.writeOnce(ctx, b); err == nil {
+			l.away.over(ctx, stream)
+			return began, nil
+		}
+		l.away.noted(ctx, stream, err)
+		l.observeLag(batch)
+		select {
+		case <-l.env.Stopping:
+			return began, err
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (l *Log) writeOnce(ctx context.Context, b store.Batch) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	began := time.Now()
-	if err := l.store.Write(ctx, b); err != nil {
+	return l.store.Write(ctx, b)
+}
+
+func (l *Log) observeLag(batch []bus.Message) {
+	if meta, err := batch[0].Metadata(); err == nil {
+		l.lag.Set(time.Since(meta.Timestamp).Seconds())
+	}
+}
+
+// away tells people that the store takes nothing, once in a while, and when it does again.
+type away struct {
+	log     *slog.Logger
+	trouble func(string) // see run.Env
+
+	mu      sync.Mutex      // guards what follows
+	waiting map[string]bool // the streams whose messages wait
+	since   time.Time
+	told    time.Time
+}
+
+// tellEvery is how often the log line comes again.
+const tellEvery = time.Minute
+
+func (a *away) noted(ctx context.Context, stream string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	if len(a.waiting) == 0 {
+		a.waiting, a.since, a.told = map[string]bool{}, now, time.Time{}
+		a.trouble("its store takes nothing since " + now.UTC().Format(time.RFC3339) +
+			", its log lines tell why; deliveries go on, and what happens waits on the bus")
+	}
+	a.waiting[stream] = true
+	if now.Sub(a.told) < tellEvery {
+		return
+	}
+	a.told = now
+	a.log.ErrorContext(ctx, "the log's store takes nothing, trying again; deliveries go on, and what happens waits on the bus as long as the bus keeps it",
+		slog.String("stream", stream), slog.Duration("away", now.Sub(a.since)), slog.Any("error", err))
+}
+
+func (a *away) over(ctx context.Context, stream string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.waiting[stream] {
+		return
+	}
+	if delete(a.waiting, stream); len(a.waiting) == 0 {
+		a.log.InfoContext(ctx, "the log's store takes what happens again", slog.Duration("away", time.Since(a.since)))
+		a.trouble("")
+	}
+}
+
+func (l *Log) write(ctx context.Context, stream string, batch []bus.Message, b store.Batch) error {
+	began, err := l.untilWritten(ctx, stream, batch, b)
+	if err != nil {
 		return fmt.Errorf("write to the log: %w", err)
 	}
 	l.writing.Observe(time.Since(began).Seconds())
 	l.written.WithLabelValues(stream).Add(float64(len(batch)))
-	if meta, err := batch[0].Metadata(); err == nil {
-		l.lag.Set(time.Since(meta.Timestamp).Seconds())
-	}
+	l.observeLag(batch)
 	for _, m := range batch {
 		if in := bus.Extract(ctx, m.Headers()); trace.SpanContextFromContext(in).IsSampled() {
 			_, span := l.env.Tracer.Start(in, "write to the log", trace.WithTimestamp(began), trace.WithSpanKind(trace.SpanKindConsumer))

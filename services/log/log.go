@@ -89,6 +89,7 @@ type Log struct {
 	tails    *tails
 	replays  *replays
 
+	away    away
 	written *prometheus.CounterVec
 	lag     prometheus.Gauge
 	writing prometheus.Histogram
@@ -110,8 +111,9 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	}
 	l := &Log{
 		queries: queries{store: st}, cfg: cfg, env: env, webhooks: webhooks, tails: newTails(env),
+		away:    away{log: env.Log, trouble: env.Trouble},
 		written: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shopbell_log_written_total", Help: "Messages that the log has written, by stream."}, []string{"stream"}),
-		lag:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_log_lag_seconds", Help: "Age of the oldest message in the batch that was written last."}),
+		lag:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_log_lag_seconds", Help: "Age of the oldest message in the batch that was written last, or cannot be written."}),
 		writing: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shopbell_log_write_seconds", Help: "Time that writing a batch took.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
 		}),

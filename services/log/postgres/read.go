@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"shopbell.dev/pkg/fault"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 
 	"shopbell.dev/services/log/store"
@@ -254,10 +255,15 @@ type reader struct{ tx pgx.Tx }
 
 func snapshot[T any](ctx context.Context, s *Store, read func(reader) (T, error)) (result T, err error) {
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	begun := false
 	err = pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
+		begun = true
 		result, err = read(reader{tx})
 		return err
 	})
+	if err != nil && !begun && ctx.Err() == nil {
+		return result, fault.Away(2*time.Second, "the log's database cannot be reached now; what happens is delivered and kept meanwhile; try again: %w", err)
+	}
 	return result, err
 }
 

@@ -83,16 +83,18 @@ func scanStats(row pgx.CollectableRow) (store.StatsRow, error) {
 // Stats implements store.Store.
 func (s *Store) Stats(ctx context.Context, f store.StatsFilter) ([]store.StatsRow, error) {
 	hours, days := f.Starts()
-	found, err := s.pool.Query(ctx, `SELECT `+statsKey+`, counts FROM stats
-		WHERE (NOT day AND start = ANY($1) OR day AND start = ANY($2)) AND shop_id = $3 AND webhook_id = $4 ORDER BY `+statsKey,
-		hours, days, store.Key(f.ShopID), store.Key(f.WebhookID))
-	if err == nil {
-		var rows []store.StatsRow
-		if rows, err = pgx.CollectRows(found, scanStats); err == nil {
-			return rows, nil
+	return snapshot(ctx, s, func(r reader) ([]store.StatsRow, error) {
+		found, err := r.tx.Query(ctx, `SELECT `+statsKey+`, counts FROM stats
+			WHERE (NOT day AND start = ANY($1) OR day AND start = ANY($2)) AND shop_id = $3 AND webhook_id = $4 ORDER BY `+statsKey,
+			hours, days, store.Key(f.ShopID), store.Key(f.WebhookID))
+		if err == nil {
+			var rows []store.StatsRow
+			if rows, err = pgx.CollectRows(found, scanStats); err == nil {
+				return rows, nil
+			}
 		}
-	}
-	return nil, fmt.Errorf("read statistics of %s/%s: %w", f.ShopID, f.WebhookID, err)
+		return nil, fmt.Errorf("read statistics of %s/%s: %w", f.ShopID, f.WebhookID, err)
+	})
 }
 
 // thinned is how many hours one step puts together.

@@ -29,16 +29,7 @@ func Postgres(t testing.TB) (dsn string) {
 	once.Do(func() {
 		cluster, errStart = StartCluster("/tmp", "shared_buffers=64MB", "fsync=off", "full_page_writes=off", "synchronous_commit=off")
 	})
-	if errors.Is(errStart, ErrNoPostgres) {
-		message := fmt.Sprintf("the PostgreSQL part did not run: %v", errStart)
-		if os.Getenv("CI") == "true" {
-			t.Fatal(message)
-		}
-		t.Skip(message)
-	}
-	if errStart != nil {
-		t.Fatalf("start PostgreSQL: %v", errStart)
-	}
+	need(t, errStart)
 	name := fmt.Sprintf("log_%d", databases.Add(1))
 	if err := cluster.Exec("CREATE DATABASE " + name); err != nil {
 		t.Fatalf("make a database: %v", err)
@@ -49,6 +40,35 @@ func Postgres(t testing.TB) (dsn string) {
 		}
 	})
 	return cluster.DSN(name)
+}
+
+// OwnCluster starts a cluster that the test alone uses, and may kill: what it has said that it has is there afterwards.
+// It ends with the test. Without PostgreSQL it does as Postgres does.
+func OwnCluster(t testing.TB) *Cluster {
+	t.Helper()
+	c, err := StartCluster("/tmp", "shared_buffers=64MB", "fsync=off", "full_page_writes=off")
+	need(t, err)
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Errorf("stop PostgreSQL: %v", err)
+		}
+	})
+	return c
+}
+
+// need is for the error of StartCluster.
+func need(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, ErrNoPostgres) {
+		message := fmt.Sprintf("the PostgreSQL part did not run: %v", err)
+		if os.Getenv("CI") == "true" {
+			t.Fatal(message)
+		}
+		t.Skip(message)
+	}
+	if err != nil {
+		t.Fatalf("start PostgreSQL: %v", err)
+	}
 }
 
 var (
@@ -65,16 +85,24 @@ var ErrNoPostgres = errors.New("no initdb in /usr/lib/postgresql/*/bin or PATH (
 type Cluster struct {
 	dir string // holds data, socket and log
 	// The supervisor stops the cluster when this closes, which the kernel does for us.
-	stdin      io.Closer
+	stdin      io.WriteCloser
 	supervisor *exec.Cmd
 }
 
-// supervise runs PostgreSQL until standard input ends, and leaves nothing behind. A shell does it, and not the test,
-// so that it also happens when the test binary is killed.
+// supervise runs PostgreSQL until standard input ends, ends and starts it as the lines there say, and leaves nothing
+// behind. A shell does it, and not the test, so that it also happens when the test binary is killed.
 const supervise = `
 bin=$1; dir=$2; shift 2
-"$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c max_connections=200 "$@" >"$dir/log" 2>&1 </dev/null &
-cat >/dev/null
+start() {
+	"$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c max_connections=200 "$@" >>"$dir/log" 2>&1 </dev/null &
+}
+start "$@"
+while read -r what; do
+	case $what in
+	kill) kill -QUIT $!; wait $! ;;
+	start) start "$@" ;;
+	esac
+done
 kill -QUIT $!
 wait $!
 rm -rf "$dir"`
@@ -188,6 +216,27 @@ func (c *Cluster) Exec(statement string) error {
 	defer func() { _ = conn.Close(ctx) }() // the answer is there by then
 	_, err = conn.Exec(ctx, statement)
 	return err
+}
+
+// Kill ends the server at once, and keeps the folder.
+func (c *Cluster) Kill() error {
+	if _, err := io.WriteString(c.stdin, "kill\n"); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(10 * time.Second); c.Exec("SELECT 1") == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return errors.New("it goes on 10s after it was told to end")
+		}
+	}
+	return nil
+}
+
+// Start starts it again after Kill, and returns when it answers.
+func (c *Cluster) Start() error {
+	if _, err := io.WriteString(c.stdin, "start\n"); err != nil {
+		return err
+	}
+	return c.wait()
 }
 
 // Stop ends the cluster and removes its folder.

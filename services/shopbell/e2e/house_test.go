@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -192,13 +191,7 @@ func logStore(t *testing.T, dir string) string {
 		t.Log("the log is kept in SQLite, because there is no PostgreSQL on this machine")
 		return "sqlite:" + filepath.Join(dir, "log.db")
 	}
-	// "host=DIR user=postgres dbname=NAME", as a URL.
-	parts := map[string]string{}
-	for _, part := range strings.Fields(storetest.Postgres(t)) {
-		name, value, _ := strings.Cut(part, "=")
-		parts[name] = value
-	}
-	return fmt.Sprintf("postgres:///%s?host=%s&user=%s&pool_max_conns=8", parts["dbname"], parts["host"], parts["user"])
+	return asURL(storetest.Postgres(t))
 }
 
 func havePostgres() bool {
