@@ -57,6 +57,7 @@ func do(ctx context.Context, c *client, target string, h http.Header, body []byt
 		x.duration = time.Since(x.began)
 		x.timings = v.clock.seen().timings()
 		x.class, x.problem = classify(err, timeout, &v.clock)
+		x.problem = readable(x.problem)
 		return x
 	}
 	x.code, x.response = resp.StatusCode, resp.Header

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/event"
@@ -180,9 +181,22 @@ func shown(h http.Header, masked bool) []*shopbellv1.Header {
 			if key.Looks(value) || masked && slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(strings.ToLower(name), word) }) {
 				value = mask
 			}
-			out = append(out, &shopbellv1.Header{Name: name, Value: value})
+			out = append(out, &shopbellv1.Header{Name: readable(name), Value: readable(value)})
 		}
 	}
 	slices.SortFunc(out, func(a, b *shopbellv1.Header) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// readable is a receiver's text as a record can hold it, which is UTF-8. What is not is taken for ISO-8859-1, as HTTP once
+// meant it: a record that could not be made would have the delivery made again and again.
+func readable(text string) string {
+	if utf8.ValidString(text) {
+		return text
+	}
+	runes := make([]rune, len(text))
+	for i := range len(text) {
+		runes[i] = rune(text[i])
+	}
+	return string(runes)
 }

@@ -266,3 +266,13 @@ func TestShown_MasksWhatIsSecret(t *testing.T) {
 		last = got.Name
 	}
 }
+
+func TestShown_IsTextWhateverTheReceiverWrote(t *testing.T) {
+	got := shown(http.Header{"X-Odd": {"caf\xe9", "\xff\xfe"}, "X-Fine": {"café ✓"}}, false)
+	want := []string{"café ✓", "café", "ÿþ"}
+	for i, h := range got {
+		if h.Value != want[i] {
+			t.Errorf("%s: got %q, want %q", h.Name, h.Value, want[i])
+		}
+	}
+}
