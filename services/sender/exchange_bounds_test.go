@@ -77,7 +77,7 @@ func nothingCompressed() (first, each string) {
 // what is kept.
 func TestDo_EndsWhateverIsSent(t *testing.T) {
 	t.Parallel()
-	const short, limit = 300 * time.Millisecond, 1 << 10
+	const short, limit = time.Second, 1 << 10
 	ok := "HTTP/1.1 200 OK\r\n"
 	emptyFirst, emptyEach := nothingCompressed()
 	bomb := compressed(t, compressed(t, make([]byte, 10<<20)))
@@ -143,12 +143,10 @@ func TestDo_EndsWhateverIsSent(t *testing.T) {
 	}
 }
 
-// A receiver that answers before it has read has answered.
+// A receiver that answers before it has read all has answered.
 func TestDo_TakesAnAnswerThatComesEarly(t *testing.T) {
 	t.Parallel()
-	target := receiver(t, func(conn net.Conn) {
-		_, _ = io.WriteString(conn, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
-	})
+	target := receiver(t, reads("HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno"))
 	x := post(t, address.NewGuard(address.Private...), nil, "http://"+target, make([]byte, 32<<20), 10*time.Second, 1<<10)
 	if x.code != 413 || string(x.body) != "no" {
 		t.Errorf("%d %q, %s: %s; want 413", x.code, x.body, x.class, x.problem)
@@ -194,6 +192,36 @@ func TestDo_EndsDiallingWithTheExchange(t *testing.T) {
 		}
 	}
 	eventually(t, "the connections whose handshakes hang are closed", func() bool { return open.Load() == 0 })
+}
+
+// A connection outlives the exchange that it was made for.
+func TestDo_KeepsAConnectionBeyondItsFirstDeadline(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		var connections atomic.Int32
+		s := handler(t, secure, func(http.ResponseWriter, *http.Request) {})
+		c := clientWith(t, address.NewGuard(address.Private...), Config{}, nil)
+		if secure {
+			c.transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+			c.transport.TLSClientConfig.RootCAs.AddCert(s.Certificate())
+		}
+		dial := c.transport.DialContext
+		c.transport.DialContext = func(ctx context.Context, network, to string) (net.Conn, error) {
+			connections.Add(1)
+			return dial(ctx, network, to)
+		}
+		const timeout = 2 * time.Second
+		began := time.Now()
+		for _, wait := range []time.Duration{0, timeout + 100*time.Millisecond} {
+			time.Sleep(wait - time.Since(began)) // until the first one's deadline is over
+			if x := do(t.Context(), c, s.URL, http.Header{}, nil, timeout, 1<<10); x.code != 200 {
+				t.Errorf("%s: %s", x.class, x.problem)
+			}
+		}
+		if n := connections.Load(); n != 1 {
+			t.Errorf("%d connections, want 1", n)
+		}
+	}
 }
 
 // counted is a connection that says when it is closed.
