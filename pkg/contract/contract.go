@@ -22,6 +22,7 @@ const (
 	Shops    = "SHOPS"
 	Replays  = "REPLAYS"
 	Keys     = "KEYS"
+	Lanes    = "LANES"
 )
 
 // The durable consumers. A consumer belongs to a room; its replicas share the work.
@@ -83,12 +84,13 @@ func Streams(o Options) []jetstream.StreamConfig {
 		},
 		{
 			Name:        Held,
-			Description: "deliveries that wait until their webhook is switched on again",
-			Subjects:    []string{"held.*"},
+			Description: "deliveries that wait until their webhook's lane takes them",
+			Subjects:    []string{"held.*", "tries.*.*"},
 			Retention:   jetstream.LimitsPolicy,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
 			Duplicates:  2 * time.Minute,
+			AllowRollup: true, // of tries, each replaces the one before it
 			AllowDirect: true,
 		},
 		{
@@ -116,6 +118,10 @@ func Buckets(o Options) []jetstream.KeyValueConfig {
 		{Bucket: Replays, Description: "jobs that send again, by shop and id", History: 1, TTL: keepReplays, Storage: jetstream.FileStorage, Replicas: o.Replicas},
 		// Of a key that was deleted nothing stays.
 		{Bucket: Keys, Description: "the shops' keys, by shop and id", History: 1, Storage: jetstream.FileStorage, Replicas: o.Replicas},
+		{
+			Bucket: Lanes, Description: "the lanes that hold deliveries, and the senders that are alive", History: 1,
+			Storage: jetstream.FileStorage, Replicas: o.Replicas, LimitMarkerTTL: time.Hour,
+		},
 	}
 }
 

@@ -74,6 +74,8 @@ func contractText(t *testing.T) []byte {
 	replayed.Replay = "job_1"
 	cancelled := d
 	cancelled.Cancel = "cancelled by hand"
+	inOrder := d
+	inOrder.Sequence, inOrder.Uncounted, inOrder.Due = 17, 1, at.Add(time.Minute)
 	send := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7}
 	discard := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7, Discard: true}
 	for _, row := range []struct {
@@ -87,7 +89,8 @@ func contractText(t *testing.T) []byte {
 		{"a delivery that a job sends again", replayed.Message()},
 		{"a timer in the place of another: the delivery is cancelled", cancelled.InsteadOf(42, at.Add(time.Minute))},
 		{"a delivery that is held", d.Hold(42)},
-		{"a delivery that was held and goes on", d.Released(43)},
+		{"a delivery in order", inOrder.Hold(0)},
+		{"what was tried with a held delivery", contract.TriesMessage("wh_1", "dlv_1", []byte("tries"))},
 		{"what is held is sent", send.Message()},
 		{"what is held is discarded", discard.Message()},
 		{"a record of a webhook", contract.RecordMessage("tulip.shop", "wh_1", []byte("record"), "dlv_1/2/1")},

@@ -27,6 +27,9 @@ const (
 	hdrRevision    = "Shopbell-Webhook-Revision"
 	hdrMatchedAt   = "Shopbell-Matched-At"
 	hdrAttempt     = "Shopbell-Attempt"
+	hdrUncounted   = "Shopbell-Uncounted"
+	hdrSequence    = "Shopbell-Sequence"
+	hdrDue         = "Shopbell-Due"
 	hdrByHand      = "Shopbell-By-Hand"
 	hdrAskedBy     = "Shopbell-Asked-By"
 	hdrReplay      = "Shopbell-Replay"
@@ -58,7 +61,13 @@ type Delivery struct {
 	// Revision is the webhook's when it was matched: whoever sends knows from it when his own view is older.
 	Revision  uint64
 	MatchedAt time.Time
-	Attempt   int       // the number of the attempt to make, from 1
+	Attempt   int // the number of the attempt to make, from 1
+	// Uncounted is how many of the attempts before this one the schedule does not count: those that were probes.
+	Uncounted int
+	// Sequence is the event's in EVENTS: the order in which events were accepted. It is set for ordered webhooks alone.
+	Sequence uint64
+	// Due is when the schedule has this attempt made, of a delivery that is held; zero: at once.
+	Due       time.Time
 	AskedAt   time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
 	AskedBy   string    // who did, by the name of the key; may be empty
 	// Replay is the job that asked for this one attempt. What comes of it says nothing of how well the receiver keeps
@@ -68,6 +77,9 @@ type Delivery struct {
 	Cancel    string
 	WholeBody bool // Data is the body, made before, and goes out as it is
 }
+
+// Counted is the number of the attempt to make as the schedule counts.
+func (d *Delivery) Counted() int { return d.Attempt - d.Uncounted }
 
 // ByHand says whether somebody asked for this attempt. It is not followed by others.
 func (d *Delivery) ByHand() bool { return !d.AskedAt.IsZero() }
@@ -159,15 +171,10 @@ func ParseLater(h nats.Header, data []byte) (d Delivery, due time.Time, err erro
 	return d, due, nil
 }
 
-// Hold makes the message that keeps the delivery until its webhook is switched on again. From is the sequence in
-// DELIVERIES of the message that is held.
+// Hold makes the message that keeps the delivery until its webhook's lane takes it. From is the sequence in DELIVERIES of
+// the message that is held, 0 for one that never lay there.
 func (d *Delivery) Hold(from uint64) *nats.Msg {
-	return d.message(HeldSubject(d.WebhookID), d.ID+"/held/"+strconv.FormatUint(from, 10))
-}
-
-// Released makes the message that has a delivery made that was held. From is its sequence in HELD.
-func (d *Delivery) Released(from uint64) *nats.Msg {
-	return d.message(DeliverySubject(d.WebhookID), d.ID+"/released/"+strconv.FormatUint(from, 10))
+	return d.message(HeldSubject(d.WebhookID), fmt.Sprintf("%s/held/%d/%d", d.ID, from, d.Attempt))
 }
 
 func (d *Delivery) message(subject, id string) *nats.Msg {
@@ -186,6 +193,15 @@ func (d *Delivery) headers() nats.Header {
 	}
 	set(h, hdrMatchedAt, d.MatchedAt.UTC().Format(time.RFC3339Nano))
 	set(h, hdrAttempt, strconv.Itoa(d.Attempt))
+	if d.Uncounted > 0 {
+		set(h, hdrUncounted, strconv.Itoa(d.Uncounted))
+	}
+	if !d.Due.IsZero() {
+		set(h, hdrDue, d.Due.UTC().Format(time.RFC3339Nano))
+	}
+	if d.Sequence > 0 {
+		set(h, hdrSequence, strconv.FormatUint(d.Sequence, 10))
+	}
 	if d.ByHand() {
 		set(h, hdrByHand, d.AskedAt.UTC().Format(time.RFC3339Nano))
 	}
@@ -225,6 +241,21 @@ func ParseDelivery(h nats.Header, data []byte) (Delivery, error) {
 	}
 	if d.Attempt, err = strconv.Atoi(get(h, hdrAttempt)); err != nil || d.Attempt < 1 {
 		return d, fmt.Errorf("delivery message %s: attempt %q is not a number from 1", d.ID, get(h, hdrAttempt))
+	}
+	if text := get(h, hdrUncounted); text != "" {
+		if d.Uncounted, err = strconv.Atoi(text); err != nil || d.Uncounted < 0 || d.Uncounted >= d.Attempt {
+			return d, fmt.Errorf("delivery message %s: %q of %d attempts are not counted", d.ID, text, d.Attempt-1)
+		}
+	}
+	if due := get(h, hdrDue); due != "" {
+		if d.Due, err = time.Parse(time.RFC3339Nano, due); err != nil {
+			return d, fmt.Errorf("delivery message %s: time when it is due: %w", d.ID, err)
+		}
+	}
+	if text := get(h, hdrSequence); text != "" {
+		if d.Sequence, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return d, fmt.Errorf("delivery message %s: sequence of the event: %w", d.ID, err)
+		}
 	}
 	return d, nil
 }
@@ -290,6 +321,14 @@ func get(h nats.Header, name string) string {
 // RecordMessage makes the message of a record; webhookID may be empty. A repeat with the same id is one record.
 func RecordMessage(shop, webhookID string, record []byte, id string) *nats.Msg {
 	return &nats.Msg{Subject: OutcomeSubject(shop, webhookID), Data: record, Header: nats.Header{jetstream.MsgIDHeader: {id}}}
+}
+
+// ShopOf is the shop that a message speaks of.
+func ShopOf(h nats.Header) string { return get(h, hdrShop) }
+
+// TriesMessage makes the message of what was tried with a held delivery. It replaces the one before it.
+func TriesMessage(webhookID, deliveryID string, tries []byte) *nats.Msg {
+	return &nats.Msg{Subject: TriesSubject(webhookID, deliveryID), Data: tries, Header: nats.Header{jetstream.MsgRollup: {jetstream.MsgRollupSubject}}}
 }
 
 // SwitchMessage makes the message that asks for a webhook to be switched off.

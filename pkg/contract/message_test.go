@@ -91,11 +91,14 @@ func FuzzDelivery_RoundTrip(f *testing.F) {
 			},
 			ID: "dlv_1", WebhookID: "wh_1", MatchedAt: time.Unix(0, matched).UTC(), Attempt: attempt, WholeBody: whole,
 		}
+		if attempt > 1 {
+			want.Uncounted, want.Sequence, want.Due = attempt-1, uint64(attempt), time.Unix(0, matched).UTC()
+		}
 		if asked != 0 {
 			want.AskedAt = time.Unix(0, asked).UTC()
 		}
 		for name, m := range map[string]*nats.Msg{
-			"at once": want.Message(), "later": want.Later(at), "held": want.Hold(1), "released": want.Released(1),
+			"at once": want.Message(), "later": want.Later(at), "held": want.Hold(1),
 		} {
 			got, err := contract.ParseDelivery(m.Header, m.Data)
 			if err != nil {
@@ -196,8 +199,7 @@ func TestMessageIDs_AreTheSameForARepeatAndDifferForWhatFollows(t *testing.T) {
 		{"another delivery", delivery(func(d *contract.Delivery) { d.ID = "dlv_2" }).Message},
 		{"held from 1", func() *nats.Msg { return first.Hold(1) }},
 		{"held from 2", func() *nats.Msg { return first.Hold(2) }},
-		{"released from 1", func() *nats.Msg { return first.Released(1) }},
-		{"released from 2", func() *nats.Msg { return first.Released(2) }},
+		{"held again after an attempt", func() *nats.Msg { return delivery(func(d *contract.Delivery) { d.Attempt = 2 }).Hold(1) }},
 		{"send what is held up to 7", (&contract.Release{WebhookID: "wh_1", Through: 7}).Message},
 		{"discard what is held up to 7", (&contract.Release{WebhookID: "wh_1", Through: 7, Discard: true}).Message},
 		{"send what is held up to 8", (&contract.Release{WebhookID: "wh_1", Through: 8}).Message},

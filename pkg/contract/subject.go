@@ -98,6 +98,37 @@ func LaterSubjects(webhookID string) string { return "later." + webhookID + ".*"
 // HeldSubject is where the held deliveries of a webhook lie, in their order.
 func HeldSubject(webhookID string) string { return "held." + webhookID }
 
+// HeldSubjects is where all that is held lies.
+const HeldSubjects = "held.*"
+
+// WebhookOfHeld is the webhook of what lies on a subject in HELD.
+func WebhookOfHeld(subject string) string { return strings.TrimPrefix(subject, "held.") }
+
+// TriesSubject is where it lies what was tried with a held delivery.
+func TriesSubject(webhookID, deliveryID string) string {
+	return "tries." + webhookID + "." + deliveryID
+}
+
+// TriesSubjects is where all tries of a webhook's held deliveries lie.
+func TriesSubjects(webhookID string) string { return "tries." + webhookID + ".*" }
+
+// DeliveryOfTries is the delivery that tries on this subject belong to.
+func DeliveryOfTries(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
+
+// LaneKey is where a lane lies in its bucket while it holds deliveries.
+func LaneKey(webhookID string) string { return "lane." + webhookID }
+
+// MemberKey is where a sender says in the same bucket that it is alive.
+func MemberKey(sender string) string { return "sender." + sender }
+
+// ParseLaneKey takes a key of that bucket apart: one of both is empty.
+func ParseLaneKey(key string) (webhookID, sender string) {
+	if s, ok := strings.CutPrefix(key, "sender."); ok {
+		return "", s
+	}
+	return strings.TrimPrefix(key, "lane."), ""
+}
+
 // OutcomeSubject is where a record lies. Records that speak of no webhook alone have an empty one.
 func OutcomeSubject(shop, webhookID string) string {
 	if webhookID == "" {

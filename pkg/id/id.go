@@ -17,6 +17,7 @@ const (
 	Key      = "key_"
 	Job      = "job_"
 	Fault    = "err_"
+	Sender   = "snd_"
 )
 
 // New makes an id that no other process makes either. It may be called at once.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -26,7 +27,33 @@ type Policy struct {
 	HonorRetryAfter bool            `yaml:"honor_retry_after"`
 	DisableAfter    string          `yaml:"disable_after"` // AtOnce, or LastAttempt; empty: AtOnce
 	DeletePhrases   []string        `yaml:"delete_phrases"`
+	MaxInFlight     int             `yaml:"max_in_flight"`   // 0: defaultInFlight
+	RatePerSecond   float64         `yaml:"rate_per_second"` // 0: as many as there are
+	Ordered         string          `yaml:"ordered"`         // Unordered, ByKey or ByWebhook; empty: Unordered
+	WhenStuck       string          `yaml:"when_stuck"`      // GiveUp or Block; empty: GiveUp
+	Breaker         Breaker         `yaml:"breaker"`
 }
+
+// Breaker says when a receiver counts as not well. Without a retry schedule there is none: what is sent once must not
+// wait for better times.
+type Breaker struct {
+	Failures    int           `yaml:"failures"`      // in a row; 0: never
+	HangShare   float64       `yaml:"hang_share"`    // of the latest attempts; 0: never
+	ProbeAtMost time.Duration `yaml:"probe_at_most"` // 0: defaultProbe
+}
+
+// What keeps its order on the way to a receiver.
+const (
+	Unordered = "none"
+	ByKey     = "key"
+	ByWebhook = "webhook"
+)
+
+// What follows when an ordered delivery has failed for the last time.
+const (
+	GiveUp = "give_up"
+	Block  = "block"
+)
 
 // When a code that disables does so (SHOPS.md C4).
 const (
@@ -43,6 +70,18 @@ const (
 	maxRetryAfter = 24 * time.Hour
 	minPhrase     = 8
 	maxPhrase     = 200
+	maxInFlight   = 1000
+	minRate       = 0.01
+	maxRate       = 100_000
+	maxFailures   = 1000
+	minProbe      = time.Second
+	maxProbe      = time.Hour
+)
+
+// What holds where a profile says nothing.
+const (
+	defaultInFlight = 32
+	defaultProbe    = time.Minute
 )
 
 func (p Policy) validate() error {
@@ -82,7 +121,56 @@ func (p Policy) validate() error {
 			bad.Add(fmt.Sprintf("delete_phrases[%d]", i), "it has %d bytes; %d to %d are taken, so that no ordinary answer holds it", len(phrase), minPhrase, maxPhrase)
 		}
 	}
+	if p.MaxInFlight < 0 || p.MaxInFlight > maxInFlight {
+		bad.Add("max_in_flight", "%d is not between 1 and %d", p.MaxInFlight, maxInFlight)
+	}
+	if p.RatePerSecond != 0 && !(p.RatePerSecond >= minRate && p.RatePerSecond <= maxRate) {
+		bad.Add("rate_per_second", "%g is neither 0, which is no limit, nor between %g and %d", p.RatePerSecond, minRate, maxRate)
+	}
+	if kinds := []string{Unordered, ByKey, ByWebhook}; p.Ordered != "" && !slices.Contains(kinds, p.Ordered) {
+		bad.Add("ordered", "%q is none of %s%s", p.Ordered, strings.Join(kinds, ", "), fault.DidYouMean(p.Ordered, kinds))
+	}
+	if kinds := []string{GiveUp, Block}; p.WhenStuck != "" && !slices.Contains(kinds, p.WhenStuck) {
+		bad.Add("when_stuck", "%q is neither %s%s", p.WhenStuck, strings.Join(kinds, " nor "), fault.DidYouMean(p.WhenStuck, kinds))
+	}
+	b := p.Breaker
+	if b.Failures < 0 || b.Failures > maxFailures {
+		bad.Add("breaker.failures", "%d is not between 0, which is never, and %d", b.Failures, maxFailures)
+	}
+	if b.HangShare != 0 && !(b.HangShare >= 0.1 && b.HangShare <= 1) {
+		bad.Add("breaker.hang_share", "%g is neither 0, which is never, nor between 0.1 and 1", b.HangShare)
+	}
+	if b.ProbeAtMost != 0 && (b.ProbeAtMost < minProbe || b.ProbeAtMost > maxProbe) {
+		bad.Add("breaker.probe_at_most", "%s is not between %s and %s", b.ProbeAtMost, minProbe, maxProbe)
+	}
 	return bad.Err()
+}
+
+// InFlight is how many exchanges with the receiver may be under way at once.
+func (p Policy) InFlight() int { return cmp.Or(p.MaxInFlight, defaultInFlight) }
+
+// IsOrdered says whether deliveries reach the receiver in an order.
+func (p Policy) IsOrdered() bool { return p.Ordered == ByKey || p.Ordered == ByWebhook }
+
+// Breaks says whether the receiver can count as not well.
+func (p Policy) Breaks() bool {
+	return len(p.RetrySchedule) > 0 && (p.Breaker.Failures > 0 || p.Breaker.HangShare > 0)
+}
+
+// ProbeAtMost is the longest wait between two probes.
+func (p Policy) ProbeAtMost() time.Duration { return cmp.Or(p.Breaker.ProbeAtMost, defaultProbe) }
+
+// minPatience is how long a delivery is held at least for a receiver that is not well.
+const minPatience = time.Hour
+
+// Patience is how long after it was matched a delivery may be held for a receiver that is not well: as long as the
+// schedule would have gone on trying, and an hour at least.
+func (p Policy) Patience() time.Duration {
+	sum := time.Duration(0)
+	for _, wait := range p.RetrySchedule {
+		sum += wait
+	}
+	return max(sum, minPatience)
 }
 
 func isCodePattern(s string) bool {
@@ -135,6 +223,32 @@ func (p Policy) With(own *shopbellv1.Policy) (Policy, error) {
 	}
 	if len(own.DeletePhrases) > 0 {
 		p.DeletePhrases = own.DeletePhrases
+	}
+	if own.MaxInFlight != nil {
+		p.MaxInFlight = int(*own.MaxInFlight)
+		if p.MaxInFlight < 1 {
+			return p, fault.Field("max_in_flight", "%d is not 1 or more", p.MaxInFlight)
+		}
+	}
+	if own.RatePerSecond != nil {
+		p.RatePerSecond = *own.RatePerSecond
+	}
+	if own.Ordered != nil {
+		p.Ordered = *own.Ordered
+	}
+	if own.WhenStuck != nil {
+		p.WhenStuck = *own.WhenStuck
+	}
+	if b := own.Breaker; b != nil {
+		if b.Failures != nil {
+			p.Breaker.Failures = int(*b.Failures)
+		}
+		if b.HangShare != nil {
+			p.Breaker.HangShare = *b.HangShare
+		}
+		if b.ProbeAtMost != nil {
+			p.Breaker.ProbeAtMost = b.ProbeAtMost.AsDuration()
+		}
 	}
 	return p, p.validate()
 }
@@ -197,6 +311,21 @@ func (p Policy) Wait(attempt int, retryAfter time.Duration, random float64) (wai
 	return wait, true
 }
 
+// blockedWait is how long after a failure the next attempt of a delivery that blocks follows when there is no schedule.
+const blockedWait = time.Minute
+
+// Blocks is how long after its last failed attempt an ordered delivery that blocks those behind it is tried again; ok is
+// false when it is given up.
+func (p Policy) Blocks() (wait time.Duration, ok bool) {
+	if !p.IsOrdered() || p.WhenStuck != Block {
+		return 0, false
+	}
+	if n := len(p.RetrySchedule); n > 0 {
+		return p.RetrySchedule[n-1], true
+	}
+	return blockedWait, true
+}
+
 // Proto is the policy as the API shows it.
 func (p Policy) Proto() *shopbellv1.Policy {
 	return &shopbellv1.Policy{
@@ -204,5 +333,11 @@ func (p Policy) Proto() *shopbellv1.Policy {
 		MaxAttempts: proto.Int32(int32(p.Attempts())), Jitter: proto.Bool(p.Jitter), SuccessCodes: p.SuccessCodes,
 		DisableCodes: p.DisableCodes, HonorRetryAfter: proto.Bool(p.HonorRetryAfter),
 		DisableAfter: proto.String(cmp.Or(p.DisableAfter, AtOnce)), DeletePhrases: p.DeletePhrases,
+		MaxInFlight: proto.Int32(int32(p.InFlight())), RatePerSecond: proto.Float64(p.RatePerSecond),
+		Ordered: proto.String(cmp.Or(p.Ordered, Unordered)), WhenStuck: proto.String(cmp.Or(p.WhenStuck, GiveUp)),
+		Breaker: &shopbellv1.Breaker{
+			Failures: proto.Int32(int32(p.Breaker.Failures)), HangShare: proto.Float64(p.Breaker.HangShare),
+			ProbeAtMost: durationpb.New(p.ProbeAtMost()),
+		},
 	}
 }

@@ -1057,6 +1057,7 @@ func wantStandardRules(t *testing.T, got profile.Policy) {
 			20 * time.Hour, 24 * time.Hour,
 		},
 		Jitter: true, SuccessCodes: []string{"2xx"}, DisableCodes: []int32{410}, HonorRetryAfter: true,
+		Breaker: profile.Breaker{Failures: 10, HangShare: 0.5},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)

@@ -48,6 +48,9 @@ func decide(rules profile.Policy, attempt int, byHand bool, x *exchange, random 
 	case byHand:
 		return verdict{status: failed, reason: "the attempt by hand failed"}
 	}
+	if !again {
+		wait, again = rules.Blocks()
+	}
 	if again {
 		return verdict{status: retrying, wait: wait}
 	}
@@ -55,4 +58,13 @@ func decide(rules profile.Policy, attempt int, byHand bool, x *exchange, random 
 		return verdict{status: failed, reason: "given up after the only attempt that the webhook's rules allow; it can be sent again by hand"}
 	}
 	return verdict{status: failed, reason: fmt.Sprintf("given up after %d attempts; it can be sent again by hand", attempt)}
+}
+
+// probed is the verdict on an attempt that the schedule does not count: where it says no more than that the receiver is
+// not well, the delivery stays held.
+func (v verdict) probed(x *exchange) verdict {
+	if v.status == delivered || v.off || v.phrase != "" {
+		return v
+	}
+	return verdict{status: held, reason: "its receiver is still not well: " + x.problem}
 }

@@ -30,12 +30,133 @@ import (
 // publishTimeout bounds how long the bus may take to store what came of an attempt; after that the delivery comes again.
 const publishTimeout = 15 * time.Second
 
-// handle takes a message from the bus to its end. What it cannot finish comes again.
-func (s *Sender) handle(ctx context.Context, m bus.Message) {
+// take is given every message of DELIVERIES, one after the other. It blocks only when the sender itself has too much to
+// do: what a receiver cannot take is held.
+func (s *Sender) take(ctx context.Context, m bus.Message) {
 	s.busy.begin(m)
+	if r, ok, err := contract.ParseRelease(m.Headers()); ok {
+		s.aside(ctx, func() {
+			if err == nil {
+				err = s.release(bus.Extract(ctx, m.Headers()), &r)
+			} else {
+				_ = m.TermWithReason(err.Error())
+			}
+			s.settle(ctx, m, err)
+		})
+		return
+	}
+	d, err := contract.ParseDelivery(m.Headers(), m.Data())
+	if err != nil {
+		s.env.Log.ErrorContext(ctx, "a message on DELIVERIES is no delivery; it is left out", slog.Any("error", err))
+		s.busy.end(m)
+		_ = m.TermWithReason(err.Error())
+		return
+	}
+	j := &job{d: d, m: m, header: m.Headers()}
+	if j.w = s.known(&d); j.w != nil && d.Cancel == "" {
+		s.route(j)
+		return
+	}
+	s.aside(ctx, func() { // asking takes a while
+		w, err := s.webhook(ctx, &d)
+		if err != nil {
+			s.settle(ctx, m, err)
+			return
+		}
+		cancel := wasDeleted
+		if w != nil {
+			cancel, _ = fate(&d, w)
+		}
+		if cancel != "" {
+			s.settle(ctx, m, s.change(bus.Extract(ctx, j.header), &d, cancelled, cancel))
+			return
+		}
+		j.w = w
+		s.route(j)
+	})
+}
+
+// aside does what takes a while and needs no receiver, a bounded number at a time.
+func (s *Sender) aside(ctx context.Context, do func()) {
+	select {
+	case s.asides <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	s.under.Go(func() {
+		defer func() { <-s.asides }()
+		do()
+	})
+}
+
+const wasDeleted = "the webhook was deleted"
+
+// fate says what becomes of a delivery whatever its receiver would answer: that it is cancelled, or held until its
+// webhook is switched on. Both are empty when nothing stands against an attempt.
+func fate(d *contract.Delivery, w *webhook.Webhook) (cancel, hold string) {
+	switch {
+	case d.Cancel != "":
+		return d.Cancel, ""
+	case w.Webhook.Status == webhook.Deleted:
+		return wasDeleted, ""
+	case w.Webhook.Status == webhook.Disabled && !w.OffByReceiver && !d.ByHand():
+		return "the webhook was switched off by its owner when the delivery was due; it can be sent again by hand", ""
+	case w.Off() != "" && !d.ByHand(), w.Broken != "":
+		return "", w.Off()
+	}
+	return "", ""
+}
+
+// route takes a delivery into its lane, or has it held.
+func (s *Sender) route(j *job) {
+	_, off := fate(&j.d, j.w)
+	switch {
+	case off != "":
+		s.holder.put(hold{jobs: []*job{j}, why: off, off: true})
+		return
+	case j.w.Policy.IsOrdered() && !j.d.ByHand():
+		s.holder.put(hold{jobs: []*job{j}, why: inOrder, shop: j.d.ShopID, webhookID: j.d.WebhookID})
+		return
+	}
+	switch s.lanes.admit(j) {
+	case closed:
+		s.giveBack(j)
+	case overflow:
+		why := "its receiver takes fewer deliveries than come"
+		if e, ok := s.register.lane(j.d.WebhookID); ok {
+			why = e.Reason
+		}
+		s.holder.put(hold{jobs: append(s.lanes.hold(j.d.WebhookID), j), why: why, shop: j.d.ShopID, webhookID: j.d.WebhookID})
+	}
+}
+
+// giveBack lets another sender have a delivery that was not begun.
+func (s *Sender) giveBack(j *job) {
+	if j.m != nil {
+		s.busy.end(j.m)
+		_ = j.m.Nak() // if it is not heard, AckWait brings it back
+	}
+}
+
+const inOrder = "its deliveries are sent in order"
+
+// handle takes a delivery that has a place in its lane to its end. What it cannot finish comes again.
+func (s *Sender) handle(ctx context.Context, j *job) {
+	tracing := bus.Extract(ctx, j.header)
+	took, r, err := s.finish(tracing, j)
+	s.lanes.done(j, took)
+	switch {
+	case j.from != nil:
+		j.from.finished(ctx, j, r, err)
+	case r.passedOn:
+	default:
+		s.settle(ctx, j.m, err)
+	}
+}
+
+// settle gives a message back to the bus: as done, or to be handed out again.
+func (s *Sender) settle(ctx context.Context, m bus.Message, err error) {
 	defer s.busy.end(m)
-	ctx = bus.Extract(ctx, m.Headers())
-	err := s.finish(ctx, m)
 	if err == nil {
 		err = m.Ack()
 	}
@@ -49,40 +170,55 @@ func (s *Sender) handle(ctx context.Context, m bus.Message) {
 	}
 }
 
-// finish does what a message asks for and publishes what came of it.
-func (s *Sender) finish(ctx context.Context, m bus.Message) error {
-	if r, ok, err := contract.ParseRelease(m.Headers()); ok {
-		if err != nil {
-			return m.TermWithReason(err.Error())
-		}
-		return s.release(ctx, &r)
-	}
-	d, err := contract.ParseDelivery(m.Headers(), m.Data())
-	if err != nil {
-		s.env.Log.ErrorContext(ctx, "a message on DELIVERIES is no delivery; it is left out", slog.Any("error", err))
-		return m.TermWithReason(err.Error())
-	}
-	if d.Cancel != "" {
-		return s.change(ctx, &d, cancelled, d.Cancel)
-	}
-	w, err := s.webhook(ctx, &d)
-	switch {
-	case err != nil:
-		return err
-	case w == nil || w.Webhook.Status == webhook.Deleted:
-		return s.change(ctx, &d, cancelled, "the webhook was deleted")
-	case w.Webhook.Status == webhook.Disabled && !w.OffByReceiver && !d.ByHand():
-		return s.change(ctx, &d, cancelled, "the webhook was switched off by its owner when the delivery was due; it can be sent again by hand")
-	case w.Off() != "" && !d.ByHand(), w.Broken != "":
-		return s.hold(ctx, m, &d, w)
-	}
-	return s.attempt(ctx, m, &d, w)
+// result is where an attempt leaves a delivery that was held.
+type result struct {
+	passedOn bool          // to the holder, which settles it
+	stays    bool          // where it is held, for another attempt
+	next     tries         // what that one is
+	well     bool          // its receiver took it
+	why      string        // its receiver is not well
+	rest     time.Duration // what the receiver asks for
 }
 
-// webhook gives the webhook of a delivery, or nil when it was deleted. Our directory may be a moment behind: where it
-// knows of no webhook, of an older one than was matched, or of one that is off, the bucket is asked.
-func (s *Sender) webhook(ctx context.Context, d *contract.Delivery) (*webhook.Webhook, error) {
+// finish does what is to be done with a delivery and publishes what came of it. Took is how long the exchange took, 0
+// when there was none.
+func (s *Sender) finish(ctx context.Context, j *job) (took time.Duration, r result, err error) {
+	w, err := s.webhook(ctx, &j.d) // it may have changed while the delivery waited
+	if err != nil {
+		return 0, r, err
+	}
+	if w == nil {
+		return 0, r, s.change(ctx, &j.d, cancelled, wasDeleted)
+	}
+	j.w = w
+	switch cancel, off := fate(&j.d, w); {
+	case cancel != "":
+		return 0, r, s.change(ctx, &j.d, cancelled, cancel)
+	case off != "" && j.from != nil:
+		r.stays, r.next = true, tries{j.d.Attempt, j.d.Uncounted, j.d.Due}
+		return 0, r, nil
+	case off != "":
+		r.passedOn = true
+		s.holder.put(hold{jobs: []*job{j}, why: off, off: true})
+		return 0, r, nil
+	}
+	if j.from != nil && j.from.impatient(j) {
+		return 0, r, s.giveUp(ctx, j)
+	}
+	return s.attempt(ctx, j)
+}
+
+// known gives the webhook of a delivery where our directory is sure of it: it may be a moment behind. Nil: ask.
+func (s *Sender) known(d *contract.Delivery) *webhook.Webhook {
 	if w := s.webhooks.Get(d.ShopID, d.WebhookID); w != nil && w.Revision >= d.Revision && w.Off() == "" {
+		return w
+	}
+	return nil
+}
+
+// webhook gives the webhook of a delivery, or nil when it was deleted.
+func (s *Sender) webhook(ctx context.Context, d *contract.Delivery) (*webhook.Webhook, error) {
+	if w := s.known(d); w != nil {
 		return w, nil
 	}
 	bound, cancel := context.WithTimeout(ctx, publishTimeout)
@@ -91,19 +227,33 @@ func (s *Sender) webhook(ctx context.Context, d *contract.Delivery) (*webhook.We
 }
 
 // attempt makes an attempt and publishes what came of it and what comes next.
-func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Delivery, w *webhook.Webhook) error {
+func (s *Sender) attempt(ctx context.Context, j *job) (took time.Duration, r result, err error) {
+	d, w := &j.d, j.w
 	b, err := render(d, w, s.shops.Get(d.ShopID))
 	if err != nil {
-		return s.change(ctx, d, failed, err.Error())
+		return 0, r, s.change(ctx, d, failed, err.Error())
 	}
 	ctx, tracing := s.env.Tracer.Start(ctx, "attempt", trace.WithSpanKind(trace.SpanKindClient))
 	defer tracing.End()
+	probe := j.from != nil && j.from.probes() && time.Now().Before(d.Due)
 	x := s.exchangeWith(ctx, d, w, b)
 	if x.class == "interrupted" {
-		return fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again
+		return x.duration, r, fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again
 	}
-	v := decide(w.Policy, d.Attempt, d.ByHand(), x, rand.Float64())
+	v := decide(w.Policy, d.Counted(), d.ByHand(), x, rand.Float64())
+	if probe {
+		v = v.probed(x)
+	}
 	describe(x, v)
+	var waiting []*job
+	if !d.ByHand() {
+		r.why, waiting = s.lanes.note(j, x, v)
+		r.well, r.rest = v.status == delivered, x.retryAfter
+	}
+	msgs, err := s.follow(ctx, j, x, &v, &r, probe)
+	if err != nil {
+		return x.duration, r, err
+	}
 	s.count(d, x, v)
 	s.logAttempt(ctx, d, x, v)
 	if tracing.IsRecording() {
@@ -116,31 +266,83 @@ func (s *Sender) attempt(ctx context.Context, m bus.Message, d *contract.Deliver
 	}
 	record, err := s.record(ctx, d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole})
 	if err != nil {
-		return err
+		return x.duration, r, err
 	}
-	msgs := []*nats.Msg{record}
-	next := *d
-	next.Attempt++
-	next.AskedBy, next.Replay = "", "" // they asked for this one
-	switch v.status {
-	case retrying:
-		msgs = append(msgs, next.Later(x.began.Add(x.duration+v.wait)))
-	case held:
-		msgs = append(msgs, next.Hold(sequence(m)))
-	}
+	msgs = append([]*nats.Msg{record}, msgs...)
 	if v.status == failed && !d.ByHand() && !notice.Is(d.Type) {
 		told, err := s.tellFailed(d, w, v)
 		if err != nil {
-			return err
+			return x.duration, r, err
 		}
 		msgs = append(msgs, told)
 	}
 	if v.off || v.phrase != "" {
 		wish, err := s.wish(d, x, v)
 		if err != nil {
-			return err
+			return x.duration, r, err
 		}
 		msgs = append(msgs, wish)
+	}
+	if err := s.publish(ctx, msgs...); err != nil {
+		return x.duration, r, err
+	}
+	if j.from == nil && r.why != "" && s.lanes.holds(d.WebhookID) {
+		s.holder.put(hold{jobs: waiting, why: r.why, broken: true, rest: r.rest, shop: d.ShopID, webhookID: d.WebhookID})
+	}
+	return x.duration, r, nil
+}
+
+// follow makes the messages of what comes next for a delivery that is not at its end: it waits for its time, or is held.
+func (s *Sender) follow(ctx context.Context, j *job, x *exchange, v *verdict, r *result, probe bool) ([]*nats.Msg, error) {
+	if v.status != retrying && v.status != held {
+		return nil, nil
+	}
+	next := j.d
+	next.Attempt++
+	next.AskedBy, next.Replay = "", "" // they asked for this one
+	if probe {
+		next.Uncounted++
+	} else {
+		next.Due = x.began.Add(x.duration + v.wait)
+	}
+	unwell := r.why != "" && !j.d.ByHand() && s.lanes.holds(j.d.WebhookID)
+	ordered := j.w.Policy.IsOrdered()
+	if v.status == retrying && unwell && !ordered {
+		v.status, v.reason = held, r.why
+	}
+	switch {
+	case j.from != nil && (ordered || v.status == held): // it keeps its place
+		r.stays, r.next = true, tries{next.Attempt, next.Uncounted, next.Due}
+		m, err := r.next.message(j.d.WebhookID, j.d.ID)
+		return []*nats.Msg{m}, err
+	case v.status == held && !unwell: // by its receiver's answer
+		next.Due = time.Time{}
+		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
+	case v.status == held:
+		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
+	}
+	if j.w.Policy.Breaks() {
+		s.lanes.failed(&job{d: next, w: j.w, header: j.header, recalled: true})
+	}
+	later := next
+	later.Due = time.Time{}
+	return []*nats.Msg{later.Later(next.Due)}, nil
+}
+
+// giveUp ends a delivery that was held for too long.
+func (s *Sender) giveUp(ctx context.Context, j *job) error {
+	reason := fmt.Sprintf("given up: its receiver has not been well for %s; it can be sent again by hand", time.Since(j.d.MatchedAt).Round(time.Minute))
+	msgs := make([]*nats.Msg, 1, 2)
+	var err error
+	if msgs[0], err = changeMessage(&j.d, failed, reason); err != nil {
+		return err
+	}
+	if !notice.Is(j.d.Type) {
+		told, err := s.tellFailed(&j.d, j.w, verdict{reason: reason})
+		if err != nil {
+			return err
+		}
+		msgs = append(msgs, told)
 	}
 	return s.publish(ctx, msgs...)
 }

@@ -2,94 +2,254 @@ package sender
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
-	"shopbell.dev/pkg/webhook"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
-// hold keeps a delivery until its webhook is switched on again.
-func (s *Sender) hold(ctx context.Context, m bus.Message, d *contract.Delivery, w *webhook.Webhook) error {
-	record, err := changeMessage(d, held, w.Off())
-	if err != nil {
-		return err
-	}
-	if err := s.publish(ctx, record, d.Hold(sequence(m))); err != nil {
-		return err
-	}
-	// Whoever switched the webhook on between our look and our publish has not seen this one. Look again: then either
-	// we see that it is on, or he sees what we hold.
-	now, err := s.webhooks.Fetch(ctx, d.ShopID, d.WebhookID)
-	if err != nil || now == nil || now.Off() != "" {
-		return err
-	}
-	return s.release(ctx, &contract.Release{ShopID: d.ShopID, WebhookID: d.WebhookID, Through: 1<<63 - 1})
+// hold is deliveries of one webhook that are to be held, in their order.
+type hold struct {
+	jobs []*job
+	why  string
+	off  bool // the webhook is switched off: nobody is to send what is held before it is on again
+
+	shop, webhookID string        // whose lane holds from now on, unless it is off
+	broken          bool          // its receiver is not well
+	rest            time.Duration // what its receiver asks for
 }
 
-// releaseBatch is how many held deliveries are let go together.
-const releaseBatch = 100
+// holder moves deliveries into HELD. It is one goroutine, so that they lie there in the order in which they came.
+type holder struct {
+	s *Sender
 
-// release sends on, or discards, what is held for a webhook. Whoever is killed meanwhile is followed by another, to
-// whom what was sent on already is a repeat with the same ids.
-func (s *Sender) release(ctx context.Context, r *contract.Release) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
-	stream, err := s.env.Bus.Stream(ctx, contract.Held)
-	if err != nil {
-		return err
+	mu    sync.Mutex // guards queue
+	queue []hold
+	more  chan struct{}
+}
+
+func (h *holder) put(what hold) {
+	h.mu.Lock()
+	h.queue = append(h.queue, what)
+	h.mu.Unlock()
+	select {
+	case h.more <- struct{}{}:
+	default:
 	}
-	for next := uint64(1); ; {
+}
+
+// heldAtOnce is how many holds are published together.
+const heldAtOnce = 256
+
+// run moves what is put until ended is closed and nothing is left.
+func (h *holder) run(ctx context.Context, ended <-chan struct{}) {
+	for {
+		h.mu.Lock()
+		n := min(len(h.queue), heldAtOnce)
+		batch := h.queue[:n:n]
+		h.queue = h.queue[n:]
+		h.mu.Unlock()
+		if n > 0 {
+			h.move(ctx, batch)
+			continue
+		}
+		select {
+		case <-h.more:
+		case <-ended:
+			h.mu.Lock()
+			left := len(h.queue)
+			h.mu.Unlock()
+			if left == 0 {
+				return
+			}
+		}
+	}
+}
+
+func (h *holder) move(ctx context.Context, batch []hold) {
+	s := h.s
+	var msgs []*nats.Msg
+	var places []int // of the deliveries themselves, in msgs
+	for _, what := range batch {
+		for _, j := range what.jobs {
+			tracing := bus.Extract(ctx, j.header)
+			record, err := changeMessage(&j.d, held, what.why)
+			if err != nil {
+				s.env.Log.ErrorContext(ctx, "delivery held without a record of it", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
+			} else if what.why != inOrder {
+				bus.Inject(tracing, record)
+				msgs = append(msgs, record)
+			}
+			from := uint64(0)
+			if j.m != nil {
+				from = sequence(j.m)
+			}
+			m := j.d.Hold(from)
+			bus.Inject(tracing, m)
+			places = append(places, len(msgs))
+			msgs = append(msgs, m)
+		}
+	}
+	bound, cancel := context.WithTimeout(ctx, publishTimeout)
+	acks, err := s.env.Bus.PublishAcks(bound, msgs...)
+	cancel()
+	next := 0 // in places
+	for _, what := range batch {
+		for _, j := range what.jobs {
+			switch {
+			case j.m != nil:
+				s.settle(ctx, j.m, err)
+			case err == nil:
+				h.stopTimer(ctx, j, acks[places[next]].Sequence)
+			}
+			next++
+		}
+		s.heldTotal.Add(float64(len(what.jobs)))
+		switch {
+		case err != nil && !what.off:
+			s.lanes.open(what.webhookID) // its deliveries come again, and it is seen anew
+		case err != nil:
+		case what.off:
+			s.lookAgain(ctx, what.jobs)
+		default:
+			s.keep(ctx, what)
+		}
+	}
+}
+
+// stopTimer takes the timer away of a delivery that was called back from it. If it has fired meanwhile, the delivery is
+// on its way, and is not held as well. At is where it is held.
+func (h *holder) stopTimer(ctx context.Context, j *job, at uint64) {
+	n, err := h.s.env.Bus.RemoveAll(ctx, contract.Deliveries, contract.LaterSubject(j.d.WebhookID, j.d.ID))
+	if err == nil && n == 0 {
+		err = h.s.env.Bus.Remove(ctx, contract.Held, at)
+	}
+	if err != nil {
+		h.s.env.Log.WarnContext(ctx, "timer not stopped; the delivery may reach its receiver twice", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
+	}
+}
+
+// lookAgain is for deliveries that were held for a webhook that is off. Whoever switched it on between our look and our
+// publish has not seen them: either we see now that it is on, or he sees what we hold.
+func (s *Sender) lookAgain(ctx context.Context, jobs []*job) {
+	seen := map[string]bool{}
+	for _, j := range jobs {
+		if seen[j.d.WebhookID] {
+			continue
+		}
+		seen[j.d.WebhookID] = true
+		bound, cancel := context.WithTimeout(ctx, publishTimeout)
+		now, err := s.webhooks.Fetch(bound, j.d.ShopID, j.d.WebhookID)
+		cancel()
+		if err != nil || now == nil || now.Off() != "" {
+			continue // the sweeper looks again
+		}
+		s.keep(ctx, hold{why: "it was switched off", shop: j.d.ShopID, webhookID: j.d.WebhookID})
+	}
+}
+
+// keep sees to it that a lane that holds has an owner, who sends what is held when its time comes.
+func (s *Sender) keep(ctx context.Context, what hold) {
+	if b := s.backlogs.get(what.webhookID); b != nil {
+		b.hint()
+		if what.broken {
+			b.broke(what.why, what.rest)
+		}
+		return
+	}
+	if _, held := s.register.lane(what.webhookID); held {
+		return // by somebody else, who hears of what is added
+	}
+	bound, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	ours, err := s.register.claim(bound, what.shop, what.webhookID, what.why)
+	if err != nil {
+		s.env.Log.WarnContext(ctx, "lane has no owner yet; the sweeper finds it one", slog.String("webhook_id", what.webhookID), slog.Any("error", err))
+	}
+	if ours {
+		s.own(what)
+	}
+}
+
+// own begins the work on a lane that is entered as ours.
+func (s *Sender) own(what hold) {
+	s.lanes.hold(what.webhookID)
+	b := newBacklog(s, what.shop, what.webhookID)
+	if what.broken {
+		b.broke(what.why, what.rest)
+	}
+	s.backlogs.begin(b)
+}
+
+// tries is what is noted of the attempts of a held delivery.
+type tries struct {
+	attempt, uncounted int
+	due                time.Time
+}
+
+func (t tries) message(webhookID, deliveryID string) (*nats.Msg, error) {
+	value, err := proto.Marshal(&busv1.Tries{Attempt: int32(t.attempt), Uncounted: int32(t.uncounted), Due: timestamppb.New(t.due)})
+	if err != nil {
+		return nil, fmt.Errorf("note the attempts of %s: %w", deliveryID, err)
+	}
+	return contract.TriesMessage(webhookID, deliveryID, value), nil
+}
+
+// release has what is held for a webhook sent, or discards it.
+func (s *Sender) release(ctx context.Context, r *contract.Release) error {
+	if !r.Discard {
+		s.keep(ctx, hold{why: "what was held is sent", shop: r.ShopID, webhookID: r.WebhookID})
+		return nil
+	}
+	return s.discard(ctx, r.WebhookID, r.Through, "it was held, and discarded when the webhook was switched on again or deleted")
+}
+
+// discard cancels what is held for a webhook up to a sequence. Whoever is killed meanwhile is followed by another, who
+// goes on with what is left.
+func (s *Sender) discard(ctx context.Context, webhookID string, through uint64, reason string) error {
+	for next, more := uint64(1), true; more; {
+		var batch []bus.Stored
+		var err error
+		if batch, more, err = s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(webhookID), next, heldAtOnce, readBytes); err != nil {
+			return err
+		}
 		var msgs []*nats.Msg
-		var done []uint64
-		for len(done) < releaseBatch {
-			raw, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(contract.HeldSubject(r.WebhookID)))
-			if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && raw.Sequence > r.Through {
+		for _, raw := range batch {
+			if next = raw.Sequence + 1; raw.Sequence > through {
+				more = false
 				break
 			}
+			d, err := contract.ParseDelivery(raw.Header, raw.Data)
 			if err != nil {
-				return fmt.Errorf("read what is held for %s: %w", r.WebhookID, err)
+				s.env.Log.ErrorContext(ctx, "a message in HELD is no delivery; it is left out", slog.Any("error", err))
+				continue
 			}
-			next = raw.Sequence + 1
-			m, err := released(r, raw)
+			m, err := changeMessage(&d, cancelled, reason)
 			if err != nil {
 				return err
 			}
-			msgs, done = append(msgs, m), append(done, raw.Sequence)
-		}
-		if len(done) == 0 {
-			return nil
+			bus.Inject(bus.Extract(ctx, raw.Header), m)
+			msgs = append(msgs, m)
 		}
 		if err := s.env.Bus.Publish(ctx, msgs...); err != nil {
 			return err
 		}
-		for _, seq := range done {
-			if err := stream.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-				return fmt.Errorf("remove what was held for %s: %w", r.WebhookID, err)
+		for _, raw := range batch {
+			if raw.Sequence > through {
+				break
+			}
+			if err := s.env.Bus.Remove(ctx, contract.Held, raw.Sequence); err != nil {
+				return err
 			}
 		}
 	}
-}
-
-func released(r *contract.Release, raw *jetstream.RawStreamMsg) (*nats.Msg, error) {
-	d, err := contract.ParseDelivery(raw.Header, raw.Data)
-	if err != nil {
-		return nil, fmt.Errorf("read what is held for %s: %w", r.WebhookID, err)
-	}
-	var m *nats.Msg
-	if r.Discard {
-		m, err = changeMessage(&d, cancelled, "it was held, and discarded when the webhook was switched on again or deleted")
-		if err != nil {
-			return nil, err
-		}
-	} else {
-		m = d.Released(raw.Sequence)
-	}
-	bus.Inject(bus.Extract(context.Background(), raw.Header), m)
-	return m, nil
+	return nil
 }

@@ -8,12 +8,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/config"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/id"
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
@@ -43,7 +45,7 @@ type Config struct {
 
 // Defaults suit a shop platform of any size.
 func Defaults() Config {
-	return Config{MaxInFlight: 1024, MaxResponseBytes: 64 << 10, Grace: 15 * time.Second, MaxIdleConnections: 4096}
+	return Config{MaxInFlight: 4096, MaxResponseBytes: 64 << 10, Grace: 15 * time.Second, MaxIdleConnections: 4096}
 }
 
 // Validate says what is wrong with the settings.
@@ -72,12 +74,22 @@ type Sender struct {
 	client   *client
 	agent    string // what we call ourselves to receivers
 
-	busy working
+	busy     working
+	lanes    *lanes
+	register *register
+	backlogs *backlogs
+	holder   *holder
+	pool     *pool
+	floor    floor
+	asides   chan struct{}
+	under    sync.WaitGroup // asides
 
 	attempts *prometheus.CounterVec
 	latency  prometheus.Histogram
 	exchange prometheus.Histogram
 	inFlight prometheus.Gauge
+
+	heldTotal prometheus.Counter
 }
 
 // New makes the room and mounts it on the process's gRPC server.
@@ -110,9 +122,25 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 			Name: "shopbell_exchange_seconds", Help: "Time that whole exchanges with receivers took.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
 		}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_attempts_in_flight", Help: "Exchanges under way."}),
+		inFlight:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_attempts_in_flight", Help: "Exchanges under way."}),
+		heldTotal: prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_deliveries_held_total", Help: "Deliveries that were held because their webhook's lane did not take them."}),
+		asides:    make(chan struct{}, maxAsides),
 	}
-	env.Metrics.MustRegister(s.attempts, s.latency, s.exchange, s.inFlight)
+	bucket, err := env.Bus.Bucket(ctx, contract.Lanes)
+	if err != nil {
+		return nil, err
+	}
+	s.register = newRegister(id.New(id.Sender, time.Now()), bucket, env.Log)
+	s.lanes = newLanes(cfg.MaxInFlight, s.register.share, nil)
+	s.register.changed = s.laneChanged
+	s.backlogs = &backlogs{all: map[string]*backlog{}}
+	s.holder = &holder{s: s, more: make(chan struct{}, 1)}
+	s.pool = &pool{do: s.handle, jobs: make(chan *job), ended: make(chan struct{})}
+	env.Metrics.MustRegister(s.attempts, s.latency, s.exchange, s.inFlight, s.heldTotal,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shopbell_lanes_held", Help: "Webhooks whose deliveries are held, with any sender."},
+			func() float64 { return float64(s.register.count()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shopbell_lanes_owned", Help: "Webhooks whose held deliveries this sender sends."},
+			func() float64 { return float64(s.backlogs.count()) }))
 	senderv1.RegisterSenderServiceServer(env.GRPC, s)
 	return s, nil
 }
@@ -120,6 +148,9 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 // ahead is how many deliveries are pulled in advance: enough to keep the exchanges busy, few enough that those which
 // wait here are begun before their AckWait has passed.
 const ahead = 512
+
+// maxAsides is how many deliveries whose webhook must be asked for are looked at together.
+const maxAsides = 64
 
 // Run makes attempts until ctx ends; then it finishes those under way, within the grace.
 func (s *Sender) Run(ctx context.Context, ready func()) error {
@@ -133,7 +164,7 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	filled, gone := make(chan struct{}), make(chan error, 1)
 	go func() {
 		defer stopWork() // without its directories the sender cannot go on
-		gone <- bus.Together(follow, func() { close(filled) }, s.webhooks.Follow(s.env.Bus), s.shops.Follow(s.env.Bus), s.busy.report)
+		gone <- bus.Together(follow, func() { close(filled) }, s.webhooks.Follow(s.env.Bus), s.shops.Follow(s.env.Bus), s.register.follow(s.env.Bus), s.busy.report)
 	}()
 	select {
 	case <-filled:
@@ -144,30 +175,42 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	case err := <-gone:
 		return err
 	}
-	var under sync.WaitGroup
-	jobs, idle := make(chan bus.Message), make(chan struct{})
-	for range s.cfg.MaxInFlight {
-		under.Go(func() {
-			for {
-				select {
-				case m := <-jobs:
-					s.handle(hard, m)
-				case <-idle:
-					return
-				}
-			}
-		})
-	}
-	err := s.env.Bus.Consume(work, contract.Sender, ahead, func(m bus.Message) {
-		select {
-		case jobs <- m:
-		case <-work.Done(): // not begun: another sender may have it at once
-			_ = m.Nak()
+	s.lanes.run = func(j *job) { s.pool.run(hard, j) }
+	s.backlogs.ctx, s.backlogs.after = work, func(b *backlog) { s.lookBehind(hard, b) }
+	holderEnds, holderGone := make(chan struct{}), make(chan struct{})
+	go func() { defer close(holderGone); s.holder.run(hard, holderEnds) }()
+	var side sync.WaitGroup
+	side.Go(func() { s.register.beat(work) })
+	side.Go(func() { s.sweep(work) })
+	side.Go(func() {
+		if err := s.env.Bus.Overhear(work, contract.HeldSubjects, func(subject string, h nats.Header) { s.heard(work, subject, h) }); err != nil {
+			s.env.Log.WarnContext(work, "deliveries that are sent in order wait for the sweeper", slog.Any("error", err))
 		}
 	})
-	close(idle)
+	side.Go(func() {
+		<-work.Done()
+		for _, j := range s.lanes.close() {
+			s.giveBack(j)
+		}
+	})
+	err := s.env.Bus.Consume(work, contract.Sender, ahead, func(m bus.Message) {
+		if work.Err() != nil { // not begun: another sender may have it at once
+			_ = m.Nak()
+			return
+		}
+		s.take(hard, m)
+	})
 	finished := make(chan struct{})
-	go func() { under.Wait(); close(finished) }()
+	go func() {
+		defer close(finished)
+		stopWork() // which it may not be when consuming has failed
+		side.Wait()
+		s.under.Wait()
+		s.backlogs.wg.Wait()
+		s.pool.wait()
+		close(holderEnds)
+		<-holderGone
+	}()
 	select {
 	case <-finished:
 	case <-time.After(s.cfg.Grace):

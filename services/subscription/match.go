@@ -57,7 +57,11 @@ func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 		if oldest.IsZero() || e.AcceptedAt.Before(oldest) {
 			oldest = e.AcceptedAt
 		}
-		if msgs, err = s.decideOne(bus.Extract(ctx, m.Headers()), &e, msgs); err != nil {
+		meta, err := m.Metadata()
+		if err != nil {
+			return fmt.Errorf("place of event %s among all: %w", e.ID, err)
+		}
+		if msgs, err = s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, msgs); err != nil {
 			return err
 		}
 	}
@@ -69,8 +73,8 @@ func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 	return nil
 }
 
-// decideOne appends what is to be published for one event.
-func (s *Subscription) decideOne(ctx context.Context, e *contract.Event, msgs []*nats.Msg) ([]*nats.Msg, error) {
+// decideOne appends what is to be published for one event, which has this sequence in EVENTS.
+func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contract.Event, msgs []*nats.Msg) ([]*nats.Msg, error) {
 	now := time.Now()
 	ctx, span := s.env.Tracer.Start(ctx, "match webhooks", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(now))
 	defer span.End()
@@ -85,7 +89,13 @@ func (s *Subscription) decideOne(ctx context.Context, e *contract.Event, msgs []
 		w := matched[next]
 		next++
 		d := contract.Delivery{Event: *e, ID: c.DeliveryId, WebhookID: c.WebhookId, Revision: w.Revision, MatchedAt: now, Attempt: 1}
+		if w.Policy.IsOrdered() {
+			d.Sequence = sequence
+		}
 		m := d.Message()
+		if d.Sequence > 0 {
+			m = d.Hold(0) // its lane's owner sends it in its turn
+		}
 		if w.Delay > 0 {
 			due := e.AcceptedAt.Add(w.Delay)
 			m = d.Later(due)

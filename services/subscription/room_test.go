@@ -828,7 +828,7 @@ func TestEvents_DecidedAgainMakeNothingNew(t *testing.T) {
 	e := happened("evt_1", "paid")
 	var first []*nats.Msg
 	for range 2 {
-		msgs, err := b.decideOne(t.Context(), e, nil)
+		msgs, err := b.decideOne(t.Context(), 1, e, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -368,6 +368,19 @@ type Policy struct {
 	// Texts that delete the webhook when its receiver's answer holds one of them, in upper or lower case, within the
 	// answer's first 64 KiB, whatever its code. It can be undone for 30 days.
 	DeletePhrases []string `protobuf:"bytes,9,rep,name=delete_phrases,json=deletePhrases,proto3" json:"delete_phrases,omitempty"`
+	// The most exchanges that may be under way with the receiver at once, from 1 to 1000. Several senders share it out.
+	MaxInFlight *int32 `protobuf:"varint,10,opt,name=max_in_flight,json=maxInFlight,proto3,oneof" json:"max_in_flight,omitempty"`
+	// The most attempts that are begun within a second, from 0.01 to 100000; 0 is as many as there are. Several senders
+	// share it out.
+	RatePerSecond *float64 `protobuf:"fixed64,11,opt,name=rate_per_second,json=ratePerSecond,proto3,oneof" json:"rate_per_second,omitempty"`
+	// What reaches the receiver in the order in which it was accepted: "none", the events with the same "key", or all of
+	// the "webhook".
+	Ordered *string `protobuf:"bytes,12,opt,name=ordered,proto3,oneof" json:"ordered,omitempty"`
+	// What follows when an ordered delivery has failed for the last time: "give_up" lets the next go on, "block" goes on
+	// trying, and what is behind it waits.
+	WhenStuck *string `protobuf:"bytes,13,opt,name=when_stuck,json=whenStuck,proto3,oneof" json:"when_stuck,omitempty"`
+	// When the receiver counts as not well, so that what comes for it is held until it is.
+	Breaker       *Breaker `protobuf:"bytes,14,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,6 +478,106 @@ func (x *Policy) GetDeletePhrases() []string {
 	return nil
 }
 
+func (x *Policy) GetMaxInFlight() int32 {
+	if x != nil && x.MaxInFlight != nil {
+		return *x.MaxInFlight
+	}
+	return 0
+}
+
+func (x *Policy) GetRatePerSecond() float64 {
+	if x != nil && x.RatePerSecond != nil {
+		return *x.RatePerSecond
+	}
+	return 0
+}
+
+func (x *Policy) GetOrdered() string {
+	if x != nil && x.Ordered != nil {
+		return *x.Ordered
+	}
+	return ""
+}
+
+func (x *Policy) GetWhenStuck() string {
+	if x != nil && x.WhenStuck != nil {
+		return *x.WhenStuck
+	}
+	return ""
+}
+
+func (x *Policy) GetBreaker() *Breaker {
+	if x != nil {
+		return x.Breaker
+	}
+	return nil
+}
+
+// When a receiver counts as not well. From then on its deliveries are held, in their order and without attempts, while
+// single ones are sent as probes; the first that succeeds has the rest sent.
+type Breaker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// After so many failed attempts in a row, from 1 to 1000; 0 never.
+	Failures *int32 `protobuf:"varint,1,opt,name=failures,proto3,oneof" json:"failures,omitempty"`
+	// When this share of the latest attempts had no answer within the timeout, from 0.1 to 1; 0 never.
+	HangShare *float64 `protobuf:"fixed64,2,opt,name=hang_share,json=hangShare,proto3,oneof" json:"hang_share,omitempty"`
+	// The longest wait between two probes, from 1s to 1h. They begin one second apart.
+	ProbeAtMost   *durationpb.Duration `protobuf:"bytes,3,opt,name=probe_at_most,json=probeAtMost,proto3" json:"probe_at_most,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Breaker) Reset() {
+	*x = Breaker{}
+	mi := &file_shopbell_v1_webhook_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Breaker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Breaker) ProtoMessage() {}
+
+func (x *Breaker) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_v1_webhook_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
+func (*Breaker) Descriptor() ([]byte, []int) {
+	return file_shopbell_v1_webhook_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Breaker) GetFailures() int32 {
+	if x != nil && x.Failures != nil {
+		return *x.Failures
+	}
+	return 0
+}
+
+func (x *Breaker) GetHangShare() float64 {
+	if x != nil && x.HangShare != nil {
+		return *x.HangShare
+	}
+	return 0
+}
+
+func (x *Breaker) GetProbeAtMost() *durationpb.Duration {
+	if x != nil {
+		return x.ProbeAtMost
+	}
+	return nil
+}
+
 var File_shopbell_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_shopbell_v1_webhook_proto_rawDesc = "" +
@@ -518,7 +631,7 @@ const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\x0f_api_key_header\"1\n" +
 	"\x05Delay\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x05R\x05value\x12\x12\n" +
-	"\x04unit\x18\x02 \x01(\tR\x04unit\"\xd4\x03\n" +
+	"\x04unit\x18\x02 \x01(\tR\x04unit\"\xde\x05\n" +
 	"\x06Policy\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12@\n" +
 	"\x0eretry_schedule\x18\x02 \x03(\v2\x19.google.protobuf.DurationR\rretrySchedule\x12&\n" +
@@ -528,11 +641,30 @@ const file_shopbell_v1_webhook_proto_rawDesc = "" +
 	"\rdisable_codes\x18\x06 \x03(\x05R\fdisableCodes\x12/\n" +
 	"\x11honor_retry_after\x18\a \x01(\bH\x02R\x0fhonorRetryAfter\x88\x01\x01\x12(\n" +
 	"\rdisable_after\x18\b \x01(\tH\x03R\fdisableAfter\x88\x01\x01\x12%\n" +
-	"\x0edelete_phrases\x18\t \x03(\tR\rdeletePhrasesB\x0f\n" +
+	"\x0edelete_phrases\x18\t \x03(\tR\rdeletePhrases\x12'\n" +
+	"\rmax_in_flight\x18\n" +
+	" \x01(\x05H\x04R\vmaxInFlight\x88\x01\x01\x12+\n" +
+	"\x0frate_per_second\x18\v \x01(\x01H\x05R\rratePerSecond\x88\x01\x01\x12\x1d\n" +
+	"\aordered\x18\f \x01(\tH\x06R\aordered\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"when_stuck\x18\r \x01(\tH\aR\twhenStuck\x88\x01\x01\x12.\n" +
+	"\abreaker\x18\x0e \x01(\v2\x14.shopbell.v1.BreakerR\abreakerB\x0f\n" +
 	"\r_max_attemptsB\t\n" +
 	"\a_jitterB\x14\n" +
 	"\x12_honor_retry_afterB\x10\n" +
-	"\x0e_disable_afterB+Z)shopbell.dev/proto/shopbell/v1;shopbellv1b\x06proto3"
+	"\x0e_disable_afterB\x10\n" +
+	"\x0e_max_in_flightB\x12\n" +
+	"\x10_rate_per_secondB\n" +
+	"\n" +
+	"\b_orderedB\r\n" +
+	"\v_when_stuck\"\xa9\x01\n" +
+	"\aBreaker\x12\x1f\n" +
+	"\bfailures\x18\x01 \x01(\x05H\x00R\bfailures\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"hang_share\x18\x02 \x01(\x01H\x01R\thangShare\x88\x01\x01\x12=\n" +
+	"\rprobe_at_most\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vprobeAtMostB\v\n" +
+	"\t_failuresB\r\n" +
+	"\v_hang_shareB+Z)shopbell.dev/proto/shopbell/v1;shopbellv1b\x06proto3"
 
 var (
 	file_shopbell_v1_webhook_proto_rawDescOnce sync.Once
@@ -546,29 +678,32 @@ func file_shopbell_v1_webhook_proto_rawDescGZIP() []byte {
 	return file_shopbell_v1_webhook_proto_rawDescData
 }
 
-var file_shopbell_v1_webhook_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_shopbell_v1_webhook_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shopbell_v1_webhook_proto_goTypes = []any{
 	(*Webhook)(nil),               // 0: shopbell.v1.Webhook
 	(*Delay)(nil),                 // 1: shopbell.v1.Delay
 	(*Policy)(nil),                // 2: shopbell.v1.Policy
-	nil,                           // 3: shopbell.v1.Webhook.HeadersEntry
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
+	(*Breaker)(nil),               // 3: shopbell.v1.Breaker
+	nil,                           // 4: shopbell.v1.Webhook.HeadersEntry
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
 }
 var file_shopbell_v1_webhook_proto_depIdxs = []int32{
-	4, // 0: shopbell.v1.Webhook.disabled_at:type_name -> google.protobuf.Timestamp
-	1, // 1: shopbell.v1.Webhook.delay:type_name -> shopbell.v1.Delay
-	3, // 2: shopbell.v1.Webhook.headers:type_name -> shopbell.v1.Webhook.HeadersEntry
-	2, // 3: shopbell.v1.Webhook.policy:type_name -> shopbell.v1.Policy
-	4, // 4: shopbell.v1.Webhook.created_at:type_name -> google.protobuf.Timestamp
-	4, // 5: shopbell.v1.Webhook.updated_at:type_name -> google.protobuf.Timestamp
-	5, // 6: shopbell.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	5, // 7: shopbell.v1.Policy.retry_schedule:type_name -> google.protobuf.Duration
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	5,  // 0: shopbell.v1.Webhook.disabled_at:type_name -> google.protobuf.Timestamp
+	1,  // 1: shopbell.v1.Webhook.delay:type_name -> shopbell.v1.Delay
+	4,  // 2: shopbell.v1.Webhook.headers:type_name -> shopbell.v1.Webhook.HeadersEntry
+	2,  // 3: shopbell.v1.Webhook.policy:type_name -> shopbell.v1.Policy
+	5,  // 4: shopbell.v1.Webhook.created_at:type_name -> google.protobuf.Timestamp
+	5,  // 5: shopbell.v1.Webhook.updated_at:type_name -> google.protobuf.Timestamp
+	6,  // 6: shopbell.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	6,  // 7: shopbell.v1.Policy.retry_schedule:type_name -> google.protobuf.Duration
+	3,  // 8: shopbell.v1.Policy.breaker:type_name -> shopbell.v1.Breaker
+	6,  // 9: shopbell.v1.Breaker.probe_at_most:type_name -> google.protobuf.Duration
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_v1_webhook_proto_init() }
@@ -578,13 +713,14 @@ func file_shopbell_v1_webhook_proto_init() {
 	}
 	file_shopbell_v1_webhook_proto_msgTypes[0].OneofWrappers = []any{}
 	file_shopbell_v1_webhook_proto_msgTypes[2].OneofWrappers = []any{}
+	file_shopbell_v1_webhook_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_v1_webhook_proto_rawDesc), len(file_shopbell_v1_webhook_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

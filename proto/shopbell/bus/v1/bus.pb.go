@@ -670,6 +670,153 @@ func (x *Secret) GetPrivateKey() []byte {
 	return nil
 }
 
+// A value in the LANES bucket: a lane that does not take deliveries as they come. They are held, whichever sender meets
+// them, and its owner alone sends them.
+type LaneState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook's shop.
+	ShopId string `protobuf:"bytes,1,opt,name=shop_id,json=shopId,proto3" json:"shop_id,omitempty"`
+	// The webhook.
+	WebhookId string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	// The sender that owns the lane.
+	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Why it holds, in a sentence.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Since when.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneState) Reset() {
+	*x = LaneState{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneState) ProtoMessage() {}
+
+func (x *LaneState) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneState.ProtoReflect.Descriptor instead.
+func (*LaneState) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LaneState) GetShopId() string {
+	if x != nil {
+		return x.ShopId
+	}
+	return ""
+}
+
+func (x *LaneState) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *LaneState) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *LaneState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LaneState) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// What lies beside a held delivery of which attempts have failed: its place among what is held stays.
+type Tries struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the next attempt.
+	Attempt int32 `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// How many of the attempts before it the schedule does not count, because they were probes.
+	Uncounted int32 `protobuf:"varint,2,opt,name=uncounted,proto3" json:"uncounted,omitempty"`
+	// When the next attempt is due.
+	Due           *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=due,proto3" json:"due,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tries) Reset() {
+	*x = Tries{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tries) ProtoMessage() {}
+
+func (x *Tries) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tries.ProtoReflect.Descriptor instead.
+func (*Tries) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Tries) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Tries) GetUncounted() int32 {
+	if x != nil {
+		return x.Uncounted
+	}
+	return 0
+}
+
+func (x *Tries) GetDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
 // A value in the SHOPS bucket.
 type ShopState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -681,7 +828,7 @@ type ShopState struct {
 
 func (x *ShopState) Reset() {
 	*x = ShopState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +840,7 @@ func (x *ShopState) String() string {
 func (*ShopState) ProtoMessage() {}
 
 func (x *ShopState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +853,7 @@ func (x *ShopState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShopState.ProtoReflect.Descriptor instead.
 func (*ShopState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ShopState) GetShop() *v1.Shop {
@@ -732,7 +879,7 @@ type KeyState struct {
 
 func (x *KeyState) Reset() {
 	*x = KeyState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +891,7 @@ func (x *KeyState) String() string {
 func (*KeyState) ProtoMessage() {}
 
 func (x *KeyState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +904,7 @@ func (x *KeyState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyState.ProtoReflect.Descriptor instead.
 func (*KeyState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *KeyState) GetApiKey() *v1.ApiKey {
@@ -851,7 +998,18 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1f\n" +
 	"\vprivate_key\x18\x03 \x01(\fR\n" +
-	"privateKey\"2\n" +
+	"privateKey\"\xa3\x01\n" +
+	"\tLaneState\x12\x17\n" +
+	"\ashop_id\x18\x01 \x01(\tR\x06shopId\x12\x1d\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tR\twebhookId\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"m\n" +
+	"\x05Tries\x12\x18\n" +
+	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x1c\n" +
+	"\tuncounted\x18\x02 \x01(\x05R\tuncounted\x12,\n" +
+	"\x03due\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"2\n" +
 	"\tShopState\x12%\n" +
 	"\x04shop\x18\x01 \x01(\v2\x11.shopbell.v1.ShopR\x04shop\"b\n" +
 	"\bKeyState\x12,\n" +
@@ -871,7 +1029,7 @@ func file_shopbell_bus_v1_bus_proto_rawDescGZIP() []byte {
 	return file_shopbell_bus_v1_bus_proto_rawDescData
 }
 
-var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*Record)(nil),                // 0: shopbell.bus.v1.Record
 	(*Decision)(nil),              // 1: shopbell.bus.v1.Decision
@@ -880,38 +1038,42 @@ var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*SwitchOff)(nil),             // 4: shopbell.bus.v1.SwitchOff
 	(*WebhookState)(nil),          // 5: shopbell.bus.v1.WebhookState
 	(*Secret)(nil),                // 6: shopbell.bus.v1.Secret
-	(*ShopState)(nil),             // 7: shopbell.bus.v1.ShopState
-	(*KeyState)(nil),              // 8: shopbell.bus.v1.KeyState
-	nil,                           // 9: shopbell.bus.v1.Decision.DueEntry
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*v1.Considered)(nil),         // 11: shopbell.v1.Considered
-	(*v1.Attempt)(nil),            // 12: shopbell.v1.Attempt
-	(*v1.Webhook)(nil),            // 13: shopbell.v1.Webhook
-	(*v1.Shop)(nil),               // 14: shopbell.v1.Shop
-	(*v1.ApiKey)(nil),             // 15: shopbell.v1.ApiKey
+	(*LaneState)(nil),             // 7: shopbell.bus.v1.LaneState
+	(*Tries)(nil),                 // 8: shopbell.bus.v1.Tries
+	(*ShopState)(nil),             // 9: shopbell.bus.v1.ShopState
+	(*KeyState)(nil),              // 10: shopbell.bus.v1.KeyState
+	nil,                           // 11: shopbell.bus.v1.Decision.DueEntry
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*v1.Considered)(nil),         // 13: shopbell.v1.Considered
+	(*v1.Attempt)(nil),            // 14: shopbell.v1.Attempt
+	(*v1.Webhook)(nil),            // 15: shopbell.v1.Webhook
+	(*v1.Shop)(nil),               // 16: shopbell.v1.Shop
+	(*v1.ApiKey)(nil),             // 17: shopbell.v1.ApiKey
 }
 var file_shopbell_bus_v1_bus_proto_depIdxs = []int32{
-	10, // 0: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
+	12, // 0: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
 	1,  // 1: shopbell.bus.v1.Record.decision:type_name -> shopbell.bus.v1.Decision
 	2,  // 2: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
 	3,  // 3: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
-	11, // 4: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
-	9,  // 5: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
-	10, // 6: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
-	12, // 7: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
-	10, // 8: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
-	10, // 9: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
-	13, // 10: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
+	13, // 4: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
+	11, // 5: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
+	12, // 6: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
+	14, // 7: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
+	12, // 8: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
+	12, // 9: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
+	15, // 10: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
 	6,  // 11: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
-	10, // 12: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
-	14, // 13: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
-	15, // 14: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
-	10, // 15: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	12, // 12: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
+	12, // 13: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
+	12, // 14: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
+	16, // 15: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
+	17, // 16: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
+	12, // 17: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_bus_v1_bus_proto_init() }
@@ -930,7 +1092,7 @@ func file_shopbell_bus_v1_bus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_bus_v1_bus_proto_rawDesc), len(file_shopbell_bus_v1_bus_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

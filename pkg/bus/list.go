@@ -1,0 +1,163 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Stored is a message as its stream keeps it.
+type Stored struct {
+	Subject  string
+	Header   nats.Header
+	Data     []byte
+	Sequence uint64
+}
+
+// readTimeout bounds how long the bus may take to begin, and between two messages of, an answer.
+const readTimeout = 5 * time.Second
+
+// List gives the messages that lie on a subject from a sequence on, in their order: up to n of them, and no more than
+// about size bytes (ADR-31). More says whether others lie behind them. In a cluster any replica may answer, which may be
+// a moment behind: whoever must know that nothing is left asks Last.
+func (b *Bus) List(ctx context.Context, stream, subject string, from uint64, n, size int) (msgs []Stored, more bool, err error) {
+	ask, err := json.Marshal(map[string]any{"seq": max(from, 1), "next_by_subj": subject, "batch": n, "max_bytes": size})
+	if err != nil {
+		return nil, false, err
+	}
+	answers, err := b.conn.SubscribeSync(b.conn.NewInbox())
+	if err != nil {
+		return nil, false, fmt.Errorf("list %s: %w", subject, err)
+	}
+	defer func() { _ = answers.Unsubscribe() }() // of a connection that is gone
+	if err := b.conn.PublishRequest("$JS.API.DIRECT.GET."+stream, answers.Subject, ask); err != nil {
+		return nil, false, fmt.Errorf("list %s: %w", subject, err)
+	}
+	for {
+		bound, cancel := context.WithTimeout(ctx, readTimeout)
+		m, err := answers.NextMsgWithContext(bound)
+		cancel()
+		if err != nil {
+			return nil, false, fmt.Errorf("list %s: %w", subject, err)
+		}
+		switch status := m.Header.Get("Status"); status {
+		case "":
+		case "204": // the end of the batch
+			left, _ := strconv.Atoi(m.Header.Get("Nats-Num-Pending"))
+			return msgs, left > 0, nil
+		case "404":
+			return nil, false, nil
+		case "503":
+			return nil, false, fmt.Errorf("list %s: %w", subject, nats.ErrNoResponders)
+		default:
+			return nil, false, fmt.Errorf("list %s: the bus answers %s %s", subject, status, m.Header.Get("Description"))
+		}
+		at, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
+		if err != nil {
+			return nil, false, fmt.Errorf("list %s: sequence of a message: %w", subject, err)
+		}
+		msgs = append(msgs, Stored{Subject: m.Header.Get(jetstream.SubjectHeader), Header: m.Header, Data: m.Data, Sequence: at})
+	}
+}
+
+// Last is the sequence of the last message on a subject, 0 when there is none. The stream's leader answers, so nothing
+// that was stored before is overlooked.
+func (b *Bus) Last(ctx context.Context, stream, subject string) (uint64, error) {
+	var answer struct {
+		Message struct {
+			Sequence uint64 `json:"seq"`
+		} `json:"message"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := b.ask(ctx, "$JS.API.STREAM.MSG.GET."+stream, map[string]string{"last_by_subj": subject}, &answer); err != nil {
+		return 0, fmt.Errorf("look for the last message on %s: %w", subject, err)
+	}
+	if answer.Error != nil {
+		if answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+			return 0, nil
+		}
+		return 0, fmt.Errorf("look for the last message on %s: %w", subject, answer.Error)
+	}
+	return answer.Message.Sequence, nil
+}
+
+// Remove takes a message out of its stream. One that is gone already is no error.
+func (b *Bus) Remove(ctx context.Context, stream string, sequence uint64) error {
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	ask := map[string]any{"seq": sequence, "no_erase": true}
+	if err := b.ask(ctx, "$JS.API.STREAM.MSG.DELETE."+stream, ask, &answer); err != nil {
+		return fmt.Errorf("remove message %d of %s: %w", sequence, stream, err)
+	}
+	if e := answer.Error; e != nil && e.ErrorCode != errSequenceNotFound && e.ErrorCode != errDeleteFailed {
+		return fmt.Errorf("remove message %d of %s: %w", sequence, stream, e)
+	}
+	return nil
+}
+
+// error codes of the server for the removal of a message that is not there.
+const (
+	errSequenceNotFound jetstream.ErrorCode = 10043
+	errDeleteFailed     jetstream.ErrorCode = 10057
+)
+
+// RemoveAll takes all messages on a subject out of their stream and says how many they were.
+func (b *Bus) RemoveAll(ctx context.Context, stream, subject string) (int, error) {
+	var answer struct {
+		Purged int                 `json:"purged"`
+		Error  *jetstream.APIError `json:"error"`
+	}
+	if err := b.ask(ctx, "$JS.API.STREAM.PURGE."+stream, map[string]string{"filter": subject}, &answer); err != nil {
+		return 0, fmt.Errorf("remove all on %s: %w", subject, err)
+	}
+	if answer.Error != nil {
+		return 0, fmt.Errorf("remove all on %s: %w", subject, answer.Error)
+	}
+	return answer.Purged, nil
+}
+
+// ask makes a request of the JetStream API.
+func (b *Bus) ask(ctx context.Context, subject string, question, answer any) error {
+	text, err := json.Marshal(question)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	m, err := b.conn.RequestWithContext(ctx, subject, text)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(m.Data, answer)
+}
+
+// Floor is the sequence up to which a consumer has answered every message of its stream.
+func (b *Bus) Floor(ctx context.Context, consumer string) (uint64, error) {
+	c, err := b.consumer(ctx, consumer)
+	if err != nil {
+		return 0, err
+	}
+	info := c.CachedInfo()
+	if info.NumAckPending == 0 {
+		return info.Delivered.Stream, nil
+	}
+	return info.AckFloor.Stream, nil
+}
+
+// Overhear calls heard for every message that is published to a subject from now on, until ctx ends. It is a hint and no
+// more: what is published while the bus is away is not heard, and what is heard may not be stored yet.
+func (b *Bus) Overhear(ctx context.Context, subject string, heard func(subject string, header nats.Header)) error {
+	sub, err := b.conn.Subscribe(subject, func(m *nats.Msg) { heard(m.Subject, m.Header) })
+	if err != nil {
+		return fmt.Errorf("overhear %s: %w", subject, err)
+	}
+	<-ctx.Done()
+	_ = sub.Unsubscribe() // of a connection that is gone
+	return nil
+}

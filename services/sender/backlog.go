@@ -1,0 +1,598 @@
+package sender
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/webhook"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+)
+
+// backlog is what is held for one webhook whose lane is ours: it reads HELD, and gives the lane what may be sent, in
+// order. It ends when nothing is held any more, when the webhook is switched off, or when the lane is not ours any more.
+//
+// Deliveries with the same key form a line, of which only the first may be sent. Without an order each is a line of its
+// own. While the receiver is not well, one delivery at a time is sent as a probe.
+type backlog struct {
+	s               *Sender
+	shop, webhookID string
+	woken           chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	lines map[string]*line
+	turn  []*line // lines whose first delivery may be sent now, in the order of their turns
+	out   int     // deliveries with the lane
+	sum   int     // deliveries in lines
+	bytes int     // of payload that is in memory
+
+	next    uint64 // sequence in HELD to read on from
+	unread  bool   // there may be more
+	floor   uint64 // up to here every event was matched, and what is held of them has been read
+	noted   map[string]tries
+	loaded  bool // noted has been read
+	emptied time.Time
+
+	why     string // the receiver is not well; empty: it is
+	since   time.Time
+	probe   time.Time             // the time of the next probe
+	allow   int                   // deliveries that may be with the lane at once: more with each that succeeds
+	resting map[*line]*time.Timer // lines whose first delivery waits for its time
+}
+
+// line is held deliveries that are sent one after the other, in the order in which their events were accepted.
+type line struct {
+	key  string
+	list []*waiting
+	busy bool // the first is with the lane, or waits for its time, or has its turn
+}
+
+// waiting is one held delivery.
+type waiting struct {
+	sequence uint64 // in HELD
+	order    uint64 // its event's in EVENTS; 0: none is kept
+	tries    tries
+	j        *job // nil: its payload is not in memory
+	line     *line
+}
+
+const (
+	readAtOnce = 256
+	readBytes  = 4 << 20
+	// maxPayload is how much payload of one backlog is in memory.
+	maxPayload = 8 << 20
+	// ahead is how many deliveries an unordered backlog has in memory.
+	aheadInLines = 512
+	// maxInLines is how many deliveries an ordered backlog knows of.
+	maxInLines = 200_000
+	// orderedIdle is how long an ordered lane without deliveries stays with its owner.
+	orderedIdle = 10 * time.Second
+)
+
+func newBacklog(s *Sender, shop, webhookID string) *backlog {
+	return &backlog{
+		s: s, shop: shop, webhookID: webhookID, woken: make(chan struct{}, 1), lines: map[string]*line{}, noted: map[string]tries{},
+		next: 1, unread: true, allow: 1, resting: map[*line]*time.Timer{},
+	}
+}
+
+// hint says that there may be more to read.
+func (b *backlog) hint() {
+	b.mu.Lock()
+	b.unread = true
+	b.mu.Unlock()
+	b.wake()
+}
+
+func (b *backlog) wake() {
+	select {
+	case b.woken <- struct{}{}:
+	default:
+	}
+}
+
+// broke says that the receiver is not well, and asks for a rest (0: it does not say).
+func (b *backlog) broke(why string, rest time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.why == "" {
+		b.since = time.Now()
+	}
+	b.why, b.allow = why, 1
+	b.probe = time.Now().Add(max(firstProbe, min(rest, longestRest)))
+	b.rouse()
+}
+
+// suspect has the receiver of a lane that was taken over probed before more is sent.
+func (b *backlog) suspect(e entry) {
+	b.why, b.since, b.probe = e.Reason, e.Since.AsTime(), time.Now()
+}
+
+// longestRest is how long a receiver may ask not to be probed.
+const longestRest = time.Hour
+
+// probes says whether what is sent now is a probe.
+func (b *backlog) probes() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.why != ""
+}
+
+// impatient says whether a delivery has been held for a receiver that is not well for longer than its schedule would
+// have gone on.
+func (b *backlog) impatient(j *job) bool {
+	return b.probes() && time.Since(j.d.MatchedAt) > j.w.Policy.Patience()
+}
+
+// run works on the backlog until ctx ends or there is nothing left to do.
+func (b *backlog) run(ctx context.Context) {
+	defer b.s.lanes.withdraw(b)
+	for ctx.Err() == nil {
+		e, known := b.s.register.lane(b.webhookID)
+		if !known || e.Owner != b.s.register.me {
+			return // somebody has taken us for dead
+		}
+		wait, more, err := b.step(ctx, e)
+		if err != nil && ctx.Err() == nil {
+			b.s.env.Log.WarnContext(ctx, "what is held for a webhook cannot be worked on, trying again", slog.String("webhook_id", b.webhookID), slog.Any("error", err))
+			wait = time.Second
+		} else if !more {
+			return
+		}
+		if wait == 0 {
+			continue
+		}
+		select {
+		case <-b.woken:
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// step reads, sends, and says how long to wait for the next step unless something happens. More is false at the end.
+func (b *backlog) step(ctx context.Context, e entry) (wait time.Duration, more bool, err error) {
+	w := b.s.webhooks.Get(b.shop, b.webhookID)
+	if w == nil || w.Off() != "" {
+		if w, err = b.s.webhooks.Fetch(ctx, b.shop, b.webhookID); err != nil {
+			return 0, true, err
+		}
+	}
+	b.mu.Lock()
+	out := b.out
+	b.mu.Unlock()
+	switch {
+	case (w == nil || w.Off() != "") && out > 0: // what is under way ends first
+		n := b.s.lanes.withdraw(b) // their lines have their turns no more; the backlog begins anew when the webhook is on
+		b.mu.Lock()
+		b.out -= n
+		b.mu.Unlock()
+		return 100 * time.Millisecond, true, nil
+	case w == nil:
+		if err := b.s.discard(ctx, b.webhookID, 1<<63, wasDeleted); err != nil {
+			return 0, true, err
+		}
+		return b.leave(ctx, e)
+	case w.Off() != "": // nothing is sent before it is on again
+		return b.leave(ctx, e)
+	}
+	ordered := w.Policy.IsOrdered()
+	if err := b.read(ctx, w, ordered); err != nil {
+		return 0, true, err
+	}
+	wait = b.send(w, ordered)
+	b.mu.Lock()
+	empty := b.sum == 0 && b.out == 0 && !b.unread
+	if !empty {
+		b.emptied = time.Time{}
+	} else if b.emptied.IsZero() {
+		b.emptied = time.Now()
+	}
+	leave := empty && (b.why == "" || time.Now().After(b.probe)) && (!ordered || time.Since(b.emptied) > orderedIdle)
+	b.mu.Unlock()
+	if leave {
+		return b.leaveEmpty(ctx, e)
+	}
+	return wait, true, nil
+}
+
+// leaveEmpty lets the lane go, unless something is held after all.
+func (b *backlog) leaveEmpty(ctx context.Context, e entry) (time.Duration, bool, error) {
+	last, err := b.s.env.Bus.Last(ctx, contract.Held, contract.HeldSubject(b.webhookID))
+	if err != nil {
+		return 0, true, err
+	}
+	if last >= b.next {
+		b.hint()
+		return 0, true, nil
+	}
+	return b.leave(ctx, e)
+}
+
+func (b *backlog) leave(ctx context.Context, e entry) (time.Duration, bool, error) {
+	if _, err := b.s.register.letGo(ctx, e); err != nil {
+		return 0, true, err
+	}
+	b.s.lanes.open(b.webhookID)
+	return 0, false, nil
+}
+
+// read reads on in HELD.
+func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) error {
+	if !b.loaded {
+		if err := b.readTries(ctx); err != nil {
+			return err
+		}
+	}
+	for {
+		b.mu.Lock()
+		room := aheadInLines - b.sum
+		if ordered {
+			room = maxInLines - b.sum
+		}
+		if b.why != "" && !ordered {
+			room = min(room, readAtOnce/16-b.sum) // enough to probe with
+		}
+		unread := b.unread
+		wanted := (unread || ordered && b.unripe()) && room > 0
+		b.unread = unread && !wanted // a hint that comes from now on counts
+		b.mu.Unlock()
+		if !wanted {
+			return nil
+		}
+		floor := uint64(0)
+		if ordered { // asked before it is read: what is held of all events up to it is there
+			var err error
+			if floor, err = b.s.floor.get(ctx, b.s.env.Bus); err != nil {
+				b.hint()
+				return err
+			}
+			if !unread && floor <= b.floor {
+				return nil
+			}
+		}
+		batch, more, err := b.s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), b.next, min(room, readAtOnce), readBytes)
+		if err != nil {
+			b.hint()
+			return err
+		}
+		b.mu.Lock()
+		b.add(ctx, batch, w)
+		if more {
+			b.unread = true
+		} else if floor > b.floor {
+			b.floor = floor
+		}
+		b.mu.Unlock()
+		if !more {
+			return nil
+		}
+	}
+}
+
+// unripe says whether what is first in its line waits for the floor to rise. It is called with the lock.
+func (b *backlog) unripe() bool {
+	return slices.ContainsFunc(b.turn, func(l *line) bool { return l.list[0].order > b.floor })
+}
+
+// readTries reads what is noted of the attempts of held deliveries.
+func (b *backlog) readTries(ctx context.Context) error {
+	for next, more := uint64(1), true; more; {
+		var batch []bus.Stored
+		var err error
+		if batch, more, err = b.s.env.Bus.List(ctx, contract.Held, contract.TriesSubjects(b.webhookID), next, readAtOnce, readBytes); err != nil {
+			return err
+		}
+		for _, raw := range batch {
+			next = raw.Sequence + 1
+			t := &busv1.Tries{}
+			if err := proto.Unmarshal(raw.Data, t); err != nil {
+				b.s.env.Log.ErrorContext(ctx, "what is noted of a delivery's attempts cannot be read", slog.String("subject", raw.Subject), slog.Any("error", err))
+				continue
+			}
+			b.noted[contract.DeliveryOfTries(raw.Subject)] = tries{int(t.Attempt), int(t.Uncounted), t.Due.AsTime()}
+		}
+	}
+	b.loaded = true
+	return nil
+}
+
+// add puts what was read into its lines. It is called with the lock.
+func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhook) {
+	var fresh []*waiting
+	for _, raw := range batch {
+		b.next = raw.Sequence + 1
+		j, err := b.parse(raw, w)
+		if err != nil {
+			b.s.env.Log.ErrorContext(ctx, "a message in HELD is no delivery; it is left out", slog.Any("error", err))
+			continue
+		}
+		if t, ok := b.noted[j.d.ID]; ok {
+			j.d.Attempt, j.d.Uncounted, j.d.Due = t.attempt, t.uncounted, t.due
+		}
+		h := &waiting{sequence: raw.Sequence, j: j, tries: tries{j.d.Attempt, j.d.Uncounted, j.d.Due}}
+		if w.Policy.IsOrdered() {
+			h.order = cmp.Or(j.d.Sequence, 1)
+		}
+		j.held = h
+		fresh = append(fresh, h)
+	}
+	// Those that failed first were held last.
+	slices.SortStableFunc(fresh, func(a, b *waiting) int { return a.j.d.AcceptedAt.Compare(b.j.d.AcceptedAt) })
+	for _, h := range fresh {
+		key := lineOf(&h.j.d, w)
+		l := b.lines[key]
+		if l == nil {
+			l = &line{key: key}
+			b.lines[key] = l
+		}
+		h.line = l
+		at, _ := slices.BinarySearchFunc(l.list, h, func(a, b *waiting) int { return cmp.Compare(a.order, b.order) })
+		for at < len(l.list) && l.list[at].order == h.order {
+			at++
+		}
+		if l.busy && at == 0 {
+			at = 1 // what is with the lane stays first
+		}
+		l.list = slices.Insert(l.list, at, h)
+		b.sum++
+		if b.bytes += h.j.size(); b.bytes > maxPayload {
+			b.park(h)
+		}
+		b.advance(l)
+	}
+}
+
+// lineOf is the line that a delivery belongs to.
+func lineOf(d *contract.Delivery, w *webhook.Webhook) string {
+	switch {
+	case w.Policy.Ordered == profile.ByWebhook:
+		return ""
+	case w.Policy.Ordered == profile.ByKey && d.Key != "":
+		return "key " + d.Key
+	}
+	return "delivery " + d.ID
+}
+
+func (b *backlog) parse(raw bus.Stored, w *webhook.Webhook) (*job, error) {
+	d, err := contract.ParseDelivery(raw.Header, raw.Data)
+	return &job{d: d, header: raw.Header, w: w, from: b}, err
+}
+
+// park leaves a delivery's payload on the bus.
+func (b *backlog) park(h *waiting) {
+	b.bytes -= h.j.size()
+	h.j = nil
+}
+
+// advance gives a line its turn, or has it wait for its time. It is called with the lock.
+func (b *backlog) advance(l *line) {
+	if l.busy {
+		return
+	}
+	if len(l.list) == 0 {
+		delete(b.lines, l.key)
+		return
+	}
+	l.busy = true
+	if wait := time.Until(l.list[0].tries.due); wait > 0 && b.why == "" && l.list[0].order > 0 {
+		b.rest(l, wait)
+		return
+	}
+	b.turn = append(b.turn, l)
+}
+
+// rest gives a line its turn after a while. It is called with the lock.
+func (b *backlog) rest(l *line, wait time.Duration) {
+	b.resting[l] = time.AfterFunc(wait, func() {
+		b.mu.Lock()
+		defer b.wake()
+		defer b.mu.Unlock()
+		if b.resting[l] != nil {
+			delete(b.resting, l)
+			b.turn = append(b.turn, l)
+		}
+	})
+}
+
+// rouse gives all lines that rest their turn now. It is called with the lock.
+func (b *backlog) rouse() {
+	for l, timer := range b.resting {
+		timer.Stop()
+		delete(b.resting, l)
+		b.turn = append(b.turn, l)
+	}
+}
+
+// send gives the lane what may be sent, and says how long nothing more will be unless something happens.
+func (b *backlog) send(w *webhook.Webhook, ordered bool) time.Duration {
+	const long = time.Minute
+	for {
+		b.mu.Lock()
+		now := time.Now()
+		allow := min(b.allow, 2*b.s.lanes.placesOf(w))
+		if b.why != "" {
+			allow = 1
+			if now.Before(b.probe) {
+				defer b.mu.Unlock()
+				return b.probe.Sub(now)
+			}
+		}
+		if b.out >= allow {
+			b.mu.Unlock()
+			return long
+		}
+		l, unripe := b.take(ordered)
+		if l == nil {
+			b.mu.Unlock()
+			if unripe {
+				return floorEvery
+			}
+			if ordered {
+				return orderedIdle / 2
+			}
+			return long
+		}
+		h := l.list[0]
+		b.out++
+		parked := h.j == nil
+		b.mu.Unlock()
+		if parked && !b.fetch(h, w) {
+			continue
+		}
+		h.j.w = w
+		h.j.d.Attempt, h.j.d.Uncounted, h.j.d.Due = h.tries.attempt, h.tries.uncounted, h.tries.due
+		if b.s.lanes.admit(h.j) != admitted {
+			return long // the sender stops
+		}
+	}
+}
+
+// take takes the line whose turn it is; unripe says that there are others whose events' order is not certain yet. It is
+// called with the lock.
+func (b *backlog) take(ordered bool) (l *line, unripe bool) {
+	for i, l := range b.turn {
+		if ordered && l.list[0].order > b.floor {
+			unripe = true
+			continue
+		}
+		b.turn = slices.Delete(b.turn, i, i+1)
+		return l, unripe
+	}
+	return nil, unripe
+}
+
+// fetch reads a payload that was left on the bus.
+func (b *backlog) fetch(h *waiting, w *webhook.Webhook) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
+	defer cancel()
+	batch, _, err := b.s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), h.sequence, 1, readBytes)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var j *job
+	if err == nil && len(batch) == 1 && batch[0].Sequence == h.sequence {
+		j, err = b.parse(batch[0], w)
+	}
+	if err != nil {
+		b.s.env.Log.WarnContext(ctx, "a held delivery cannot be read, trying again", slog.String("webhook_id", b.webhookID), slog.Any("error", err))
+		b.out--
+		b.turn = append(b.turn, h.line)
+		return false
+	}
+	if j == nil { // it was discarded meanwhile
+		b.gone(h)
+		return false
+	}
+	j.held, h.j = h, j
+	b.bytes += j.size()
+	return true
+}
+
+// gone takes a delivery that is at its end out of its line. It is called with the lock.
+func (b *backlog) gone(h *waiting) {
+	l := h.line
+	if h.j != nil {
+		b.bytes -= h.j.size()
+	}
+	l.list = l.list[1:]
+	l.busy = false
+	b.sum--
+	b.out--
+	b.advance(l)
+}
+
+// finished is told what came of a delivery.
+func (b *backlog) finished(ctx context.Context, j *job, r result, err error) {
+	h := j.held
+	if err == nil && !r.stays {
+		err = b.s.env.Bus.Remove(ctx, contract.Held, h.sequence)
+		if err == nil && h.tries.attempt > 1 {
+			_, err = b.s.env.Bus.RemoveAll(ctx, contract.Held, contract.TriesSubject(b.webhookID, j.d.ID))
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		b.s.env.Log.ErrorContext(ctx, "held delivery not finished, it is sent again", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
+	}
+	b.mu.Lock()
+	defer b.wake()
+	defer b.mu.Unlock()
+	b.judge(j, r)
+	if err == nil && !r.stays {
+		b.gone(h)
+		return
+	}
+	l := h.line
+	b.out--
+	if err != nil {
+		b.rest(l, time.Second)
+		return
+	}
+	h.tries = r.next
+	l.busy = false
+	b.advance(l)
+}
+
+// judge takes in what an attempt says of the receiver. It is called with the lock.
+func (b *backlog) judge(j *job, r result) {
+	now := time.Now()
+	switch {
+	case r.well && b.why != "": // it is well again: what waits for its time does so no longer
+		b.why, b.allow = "", 2
+		b.rouse()
+	case r.well:
+		b.allow = min(2*b.allow, 1<<16)
+	case r.why != "" && b.why == "":
+		b.why, b.since, b.allow = r.why, now, 1
+		b.probe = now.Add(max(firstProbe, min(r.rest, longestRest)))
+		b.rouse()
+	case r.why != "":
+		b.probe = now.Add(max(nextProbe(j.w.Policy, now.Sub(b.since), b.s.backlogs.count()), min(r.rest, longestRest)))
+	}
+}
+
+// backlogs are the lanes that are ours.
+type backlogs struct {
+	ctx   context.Context // ends when no more is to be begun
+	after func(*backlog)  // called when one is at its end
+
+	mu  sync.Mutex // guards all
+	all map[string]*backlog
+	wg  sync.WaitGroup
+}
+
+func (bs *backlogs) get(webhookID string) *backlog {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	return bs.all[webhookID]
+}
+
+func (bs *backlogs) count() int {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	return len(bs.all)
+}
+
+// begin works on a backlog until it is at its end. One that is worked on already is left alone.
+func (bs *backlogs) begin(b *backlog) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if bs.all[b.webhookID] != nil || bs.ctx.Err() != nil {
+		return
+	}
+	bs.all[b.webhookID] = b
+	bs.wg.Go(func() {
+		b.run(bs.ctx)
+		bs.mu.Lock()
+		delete(bs.all, b.webhookID)
+		bs.mu.Unlock()
+		bs.after(b)
+	})
+}

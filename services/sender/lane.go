@@ -1,0 +1,387 @@
+package sender
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/webhook"
+)
+
+// job is one delivery on its way through a lane.
+type job struct {
+	d contract.Delivery
+	m bus.Message // from DELIVERIES; nil when the delivery was held
+	w *webhook.Webhook
+
+	// Of a delivery that was held:
+	from *backlog
+	held *waiting
+
+	header   nats.Header // has the trace
+	queued   time.Time   // when it began to wait for its lane
+	recalled bool        // its next attempt waits for its time, and is called back
+}
+
+// size is how much of the memory for what waits the job takes.
+func (j *job) size() int { return len(j.d.Data) + 1024 }
+
+// lane is one webhook's part of the sender. It exists while anything goes on in it.
+type lane struct {
+	id      string
+	busy    int    // exchanges under way
+	queue   []*job // waits for the lane, in order
+	held    bool   // what comes is held, and not taken
+	health  health
+	failing []*job        // failed since the last success, and waiting for their time; none while the lane holds
+	pace    *rate.Limiter // nil: no limit
+	took    time.Duration // what an exchange takes, the latest counting most
+	used    time.Time
+	ready   bool // in lanes.ready
+	waking  bool // a timer will pump it
+}
+
+// lanes are all lanes that are not idle. A delivery goes through when its webhook's lane has a place for it and the
+// sender has one; else it waits in its lane's queue, in memory, while the bus keeps it. Places that become free go round
+// the lanes that wait, so that none is served before another has had its turn. A lane whose queue does not get shorter
+// because its receiver is slow is to be held instead: nothing waits behind it but its own.
+type lanes struct {
+	run   func(*job) // begins an exchange; called with the lock
+	share func() int // among how many senders a webhook's limits are shared out
+	limit int        // of exchanges under way, in all lanes
+
+	mu      sync.Mutex // guards what follows, and the lanes themselves
+	room    sync.Cond  // is signalled when what waits becomes less
+	all     map[string]*lane
+	ready   []*lane // have a job and a place for it, and wait for one of the sender's
+	running int
+	waiting int           // jobs in queues
+	bytes   int           // their size
+	typical time.Duration // what an exchange takes with receivers that are quick
+	closed  bool
+}
+
+// Bounds of what waits in memory, in all lanes.
+const (
+	maxWaiting = 4096
+	maxBytes   = 64 << 20
+)
+
+func newLanes(limit int, share func() int, run func(*job)) *lanes {
+	l := &lanes{run: run, share: share, limit: limit, all: map[string]*lane{}}
+	l.room.L = &l.mu
+	return l
+}
+
+// of gives a webhook's lane. It is called with the lock.
+func (l *lanes) of(webhookID string) *lane {
+	ln := l.all[webhookID]
+	if ln == nil {
+		ln = &lane{id: webhookID}
+		l.all[webhookID] = ln
+	}
+	ln.used = time.Now()
+	return ln
+}
+
+// admission says what became of a job that asked to be admitted.
+type admission int
+
+const (
+	admitted admission = iota
+	overflow           // it is to be held: the lane holds, or is too slow for what comes
+	closed             // the sender stops
+)
+
+// admit takes a job into its lane. It blocks while too much waits in memory for want of places of the sender's, which is
+// so when the sender itself is too slow. What was held before is always admitted.
+func (l *lanes) admit(j *job) admission {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		ln := l.of(j.d.WebhookID)
+		switch {
+		case l.closed:
+			return closed
+		case j.from == nil && ln.held && !j.d.ByHand(), j.from == nil && len(ln.queue) >= smallQueue && l.slow(ln, j.w):
+			return overflow
+		case j.from != nil || l.waiting < maxWaiting && l.bytes < maxBytes:
+			j.queued = time.Now()
+			ln.queue = append(ln.queue, j)
+			l.waiting++
+			l.bytes += j.size()
+			l.pump(ln)
+			return admitted
+		}
+		l.room.Wait()
+	}
+}
+
+// smallQueue is how many jobs may wait in any lane.
+const smallQueue = 256
+
+// slow says whether a lane has fallen behind because of its receiver, and not because the sender has too much to do:
+// what is at its end would wait long, or longer than elsewhere.
+func (l *lanes) slow(ln *lane, w *webhook.Webhook) bool {
+	const (
+		long   = 2 * time.Second
+		longer = 4
+		quick  = 10 * time.Millisecond // is not slow, whatever others are
+	)
+	if oldest := time.Since(ln.queue[0].queued); oldest > long {
+		return true
+	}
+	wait := time.Duration(len(ln.queue)) * ln.took / time.Duration(l.places(w))
+	if pace := w.Policy.RatePerSecond; pace > 0 {
+		wait = max(wait, time.Duration(float64(len(ln.queue))/pace*float64(l.share())*float64(time.Second)))
+	}
+	return wait > long || ln.took > quick && ln.took > longer*l.typical
+}
+
+// places is how many exchanges this sender may have under way with a webhook.
+func (l *lanes) places(w *webhook.Webhook) int {
+	if w.Policy.Ordered == profile.ByWebhook {
+		return 1
+	}
+	share := l.share()
+	return max(1, (w.Policy.InFlight()+share-1)/share)
+}
+
+// pump begins what a lane has places for. It is called with the lock.
+func (l *lanes) pump(ln *lane) {
+	for l.begin(ln) {
+	}
+}
+
+// begin begins a lane's first job, if there is a place for it. It is called with the lock.
+func (l *lanes) begin(ln *lane) bool {
+	if l.closed || len(ln.queue) == 0 {
+		return false
+	}
+	j := ln.queue[0]
+	if ln.busy >= l.places(j.w) {
+		return false
+	}
+	if l.running >= l.limit {
+		l.line(ln)
+		return false
+	}
+	if wait := ln.paced(j.w, l.share()); wait > 0 {
+		if !ln.waking {
+			ln.waking = true
+			time.AfterFunc(wait, func() {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				ln.waking = false
+				l.pump(ln)
+			})
+		}
+		return false
+	}
+	ln.queue = ln.queue[1:]
+	l.left(j)
+	ln.busy++
+	l.running++
+	l.run(j)
+	return true
+}
+
+// line puts a lane at the end of the line for places of the sender.
+func (l *lanes) line(ln *lane) {
+	if !ln.ready {
+		ln.ready = true
+		l.ready = append(l.ready, ln)
+	}
+}
+
+// paced is how long the lane has to wait for its rate. When it is 0 the job's part of the rate is taken.
+func (ln *lane) paced(w *webhook.Webhook, share int) time.Duration {
+	if w.Policy.RatePerSecond == 0 {
+		ln.pace = nil
+		return 0
+	}
+	limit := rate.Limit(w.Policy.RatePerSecond / float64(share))
+	if ln.pace == nil {
+		ln.pace = rate.NewLimiter(limit, 1)
+	}
+	now := time.Now()
+	if ln.pace.Limit() != limit {
+		ln.pace.SetLimitAt(now, limit)
+	}
+	r := ln.pace.ReserveN(now, 1)
+	wait := r.DelayFrom(now)
+	if wait > 0 {
+		r.CancelAt(now)
+	}
+	return wait
+}
+
+func (l *lanes) left(j *job) {
+	l.waiting--
+	l.bytes -= j.size()
+	l.room.Signal()
+}
+
+// done gives back the places of a job whose exchange is over, or was not made (took is 0 then), and begins what waited
+// for them.
+func (l *lanes) done(j *job, took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.of(j.d.WebhookID)
+	ln.busy--
+	l.running--
+	if took > 0 {
+		if ln.took == 0 {
+			ln.took = took
+		}
+		ln.took += (took - ln.took) / 8
+		// A lower quartile: it rises by a small step three times less often than it falls by the same.
+		step := max(l.typical/64, time.Microsecond)
+		if took < l.typical {
+			l.typical -= 3 * step
+		} else {
+			l.typical += step
+		}
+	}
+	l.pump(ln)
+	for len(l.ready) > 0 && l.running < l.limit {
+		next := l.ready[0]
+		l.ready, next.ready = l.ready[1:], false
+		if l.begin(next) && len(next.queue) > 0 {
+			l.line(next)
+		}
+	}
+}
+
+// note takes the result of an attempt into the lane's health. When it says that the receiver is not well, why is the
+// reason, and the lane holds from now on; waiting is what was in its queue and what waits for a later attempt, in the
+// order in which it was accepted.
+func (l *lanes) note(j *job, x *exchange, v verdict) (why string, waiting []*job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.of(j.d.WebhookID)
+	why = ln.health.note(j.w.Policy, v, x)
+	if v.status == delivered {
+		ln.failing = nil
+	}
+	if why == "" || ln.held {
+		return why, nil
+	}
+	ln.held = true
+	return why, append(ln.recall(), l.empty(ln)...)
+}
+
+// failed remembers a delivery whose next attempt waits for its time, so that it can be called back when the lane holds.
+func (l *lanes) failed(j *job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.of(j.d.WebhookID)
+	if len(ln.failing) < maxRecalled {
+		ln.failing = append(ln.failing, j)
+	}
+}
+
+const maxRecalled = 64
+
+// recall takes what has failed out of the lane.
+func (ln *lane) recall() []*job {
+	out := ln.failing
+	ln.failing = nil
+	slices.SortStableFunc(out, func(a, b *job) int { return a.d.AcceptedAt.Compare(b.d.AcceptedAt) })
+	return out
+}
+
+// empty takes a lane's queue, but for what is sent by hand.
+func (l *lanes) empty(ln *lane) (out []*job) {
+	var stay []*job
+	for _, j := range ln.queue {
+		if j.from != nil || j.d.ByHand() {
+			stay = append(stay, j)
+			continue
+		}
+		out = append(out, j)
+		l.left(j)
+	}
+	ln.queue = stay
+	return out
+}
+
+// hold makes a lane hold what comes, and gives what was in its queue.
+func (l *lanes) hold(webhookID string) []*job {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.of(webhookID)
+	ln.held = true
+	return l.empty(ln)
+}
+
+// open makes a lane take what comes.
+func (l *lanes) open(webhookID string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.of(webhookID).held = false
+}
+
+// withdraw takes a backlog's jobs out of its lane's queue, and says how many they were.
+func (l *lanes) withdraw(b *backlog) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.of(b.webhookID)
+	ln.queue = slices.DeleteFunc(ln.queue, func(j *job) bool {
+		if j.from != b {
+			return false
+		}
+		l.left(j)
+		n++
+		return true
+	})
+	return n
+}
+
+// holds says whether a lane holds what comes.
+func (l *lanes) holds(webhookID string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.of(webhookID).held
+}
+
+// placesOf is places for those without the lock.
+func (l *lanes) placesOf(w *webhook.Webhook) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.places(w)
+}
+
+// close ends admission, and gives everything that waits.
+func (l *lanes) close() (out []*job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for _, ln := range l.all {
+		out = append(out, ln.queue...)
+		ln.queue = nil
+	}
+	l.room.Broadcast()
+	return out
+}
+
+// idleAfter is how long a lane in which nothing goes on is remembered, with what is known of its receiver's health.
+const idleAfter = 10 * time.Minute
+
+// forget drops the lanes in which nothing goes on.
+func (l *lanes) forget(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, ln := range l.all {
+		idle := ln.busy == 0 && len(ln.queue) == 0 && !ln.held && !ln.waking
+		if idle && (ln.health.failures == 0 && now.Sub(ln.used) > time.Minute || now.Sub(ln.used) > idleAfter) {
+			delete(l.all, id)
+		}
+	}
+}
