@@ -17,6 +17,7 @@ type Stored struct {
 	Header   nats.Header
 	Data     []byte
 	Sequence uint64
+	Time     time.Time // when it was stored
 }
 
 // readTimeout bounds how long the bus may take to begin, and between two messages of, an answer.
@@ -61,7 +62,11 @@ func (b *Bus) List(ctx context.Context, stream, subject string, from uint64, n, 
 		if err != nil {
 			return nil, false, fmt.Errorf("list %s: sequence of a message: %w", subject, err)
 		}
-		msgs = append(msgs, Stored{Subject: m.Header.Get(jetstream.SubjectHeader), Header: m.Header, Data: m.Data, Sequence: at})
+		stored, err := time.Parse(time.RFC3339Nano, m.Header.Get(jetstream.TimeStampHeaer))
+		if err != nil {
+			return nil, false, fmt.Errorf("list %s: time of a message: %w", subject, err)
+		}
+		msgs = append(msgs, Stored{Subject: m.Header.Get(jetstream.SubjectHeader), Header: m.Header, Data: m.Data, Sequence: at, Time: stored})
 	}
 }
 

@@ -52,7 +52,8 @@ type backlog struct {
 type line struct {
 	key  string
 	list []*waiting
-	busy bool // the first is with the lane, or waits for its time, or has its turn
+	busy bool // it has its turn, or waits for its time, or its first is out
+	out  bool // its first is with the lane
 }
 
 // waiting is one held delivery.
@@ -102,6 +103,7 @@ func (b *backlog) wake() {
 // broke says that the receiver is not well, and asks for a rest (0: it does not say).
 func (b *backlog) broke(why string, rest time.Duration) {
 	b.mu.Lock()
+	defer b.wake()
 	defer b.mu.Unlock()
 	if b.why == "" {
 		b.since = time.Now()
@@ -339,8 +341,8 @@ func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhoo
 		for at < len(l.list) && l.list[at].order == h.order {
 			at++
 		}
-		if l.busy && at == 0 {
-			at = 1 // what is with the lane stays first
+		if l.out && at == 0 {
+			at = 1
 		}
 		l.list = slices.Insert(l.list, at, h)
 		b.sum++
@@ -442,6 +444,7 @@ func (b *backlog) send(w *webhook.Webhook, ordered bool) time.Duration {
 			return long
 		}
 		h := l.list[0]
+		l.out = true
 		b.out++
 		parked := h.j == nil
 		b.mu.Unlock()
@@ -483,6 +486,7 @@ func (b *backlog) fetch(h *waiting, w *webhook.Webhook) bool {
 	}
 	if err != nil {
 		b.s.env.Log.WarnContext(ctx, "a held delivery cannot be read, trying again", slog.String("webhook_id", b.webhookID), slog.Any("error", err))
+		h.line.out = false
 		b.out--
 		b.turn = append(b.turn, h.line)
 		return false
@@ -503,7 +507,7 @@ func (b *backlog) gone(h *waiting) {
 		b.bytes -= h.j.size()
 	}
 	l.list = l.list[1:]
-	l.busy = false
+	l.busy, l.out = false, false
 	b.sum--
 	b.out--
 	b.advance(l)
@@ -530,6 +534,7 @@ func (b *backlog) finished(ctx context.Context, j *job, r result, err error) {
 		return
 	}
 	l := h.line
+	l.out = false
 	b.out--
 	if err != nil {
 		b.rest(l, time.Second)
@@ -560,8 +565,8 @@ func (b *backlog) judge(j *job, r result) {
 
 // backlogs are the lanes that are ours.
 type backlogs struct {
-	ctx   context.Context // ends when no more is to be begun
-	after func(*backlog)  // called when one is at its end
+	ctx   context.Context        // ends when no more is to be begun
+	after func(webhookID string) // called when one is at its end
 
 	mu  sync.Mutex // guards all
 	all map[string]*backlog
@@ -593,6 +598,6 @@ func (bs *backlogs) begin(b *backlog) {
 		bs.mu.Lock()
 		delete(bs.all, b.webhookID)
 		bs.mu.Unlock()
-		bs.after(b)
+		bs.after(b.webhookID)
 	})
 }

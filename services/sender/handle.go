@@ -122,11 +122,8 @@ func (s *Sender) route(j *job) {
 	case closed:
 		s.giveBack(j)
 	case overflow:
-		why := "its receiver takes fewer deliveries than come"
-		if e, ok := s.register.lane(j.d.WebhookID); ok {
-			why = e.Reason
-		}
-		s.holder.put(hold{jobs: append(s.lanes.hold(j.d.WebhookID), j), why: why, shop: j.d.ShopID, webhookID: j.d.WebhookID})
+		why, queue := s.lanes.hold(j.d.WebhookID, tooSlow, false)
+		s.holder.put(hold{jobs: append(queue, j), why: why, shop: j.d.ShopID, webhookID: j.d.WebhookID})
 	}
 }
 
@@ -137,6 +134,8 @@ func (s *Sender) giveBack(j *job) {
 		_ = j.m.Nak() // if it is not heard, AckWait brings it back
 	}
 }
+
+const tooSlow = "its receiver takes fewer deliveries than come"
 
 const inOrder = "its deliveries are sent in order"
 
@@ -245,12 +244,11 @@ func (s *Sender) attempt(ctx context.Context, j *job) (took time.Duration, r res
 		v = v.probed(x)
 	}
 	describe(x, v)
-	var waiting []*job
 	if !d.ByHand() {
-		r.why, waiting = s.lanes.note(j, x, v)
+		r.why = s.lanes.note(j, x, v)
 		r.well, r.rest = v.status == delivered, x.retryAfter
 	}
-	msgs, err := s.follow(ctx, j, x, &v, &r, probe)
+	msgs, err := s.follow(j, x, &v, &r, probe)
 	if err != nil {
 		return x.duration, r, err
 	}
@@ -286,14 +284,11 @@ func (s *Sender) attempt(ctx context.Context, j *job) (took time.Duration, r res
 	if err := s.publish(ctx, msgs...); err != nil {
 		return x.duration, r, err
 	}
-	if j.from == nil && r.why != "" && s.lanes.holds(d.WebhookID) {
-		s.holder.put(hold{jobs: waiting, why: r.why, broken: true, rest: r.rest, shop: d.ShopID, webhookID: d.WebhookID})
-	}
 	return x.duration, r, nil
 }
 
 // follow makes the messages of what comes next for a delivery that is not at its end: it waits for its time, or is held.
-func (s *Sender) follow(ctx context.Context, j *job, x *exchange, v *verdict, r *result, probe bool) ([]*nats.Msg, error) {
+func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) ([]*nats.Msg, error) {
 	if v.status != retrying && v.status != held {
 		return nil, nil
 	}

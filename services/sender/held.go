@@ -118,7 +118,7 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 			s.lanes.open(what.webhookID) // its deliveries come again, and it is seen anew
 		case err != nil:
 		case what.off:
-			s.lookAgain(ctx, what.jobs)
+			s.aside(ctx, func() { s.lookAgain(ctx, &what.jobs[0].d) })
 		default:
 			s.keep(ctx, what)
 		}
@@ -139,21 +139,14 @@ func (h *holder) stopTimer(ctx context.Context, j *job, at uint64) {
 
 // lookAgain is for deliveries that were held for a webhook that is off. Whoever switched it on between our look and our
 // publish has not seen them: either we see now that it is on, or he sees what we hold.
-func (s *Sender) lookAgain(ctx context.Context, jobs []*job) {
-	seen := map[string]bool{}
-	for _, j := range jobs {
-		if seen[j.d.WebhookID] {
-			continue
-		}
-		seen[j.d.WebhookID] = true
-		bound, cancel := context.WithTimeout(ctx, publishTimeout)
-		now, err := s.webhooks.Fetch(bound, j.d.ShopID, j.d.WebhookID)
-		cancel()
-		if err != nil || now == nil || now.Off() != "" {
-			continue // the sweeper looks again
-		}
-		s.keep(ctx, hold{why: "it was switched off", shop: j.d.ShopID, webhookID: j.d.WebhookID})
+func (s *Sender) lookAgain(ctx context.Context, d *contract.Delivery) {
+	bound, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	now, err := s.webhooks.Fetch(bound, d.ShopID, d.WebhookID)
+	if err != nil || now == nil || now.Off() != "" {
+		return // if we could not see it, the sweeper looks again
 	}
+	s.lookBehind(ctx, d.WebhookID) // not at once: what he discards is not to be sent
 }
 
 // keep sees to it that a lane that holds has an owner, who sends what is held when its time comes.
@@ -162,6 +155,7 @@ func (s *Sender) keep(ctx context.Context, what hold) {
 		b.hint()
 		if what.broken {
 			b.broke(what.why, what.rest)
+			s.tellOthers(ctx, what)
 		}
 		return
 	}
@@ -170,7 +164,7 @@ func (s *Sender) keep(ctx context.Context, what hold) {
 	}
 	bound, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	ours, err := s.register.claim(bound, what.shop, what.webhookID, what.why)
+	ours, err := s.register.claim(bound, what)
 	if err != nil {
 		s.env.Log.WarnContext(ctx, "lane has no owner yet; the sweeper finds it one", slog.String("webhook_id", what.webhookID), slog.Any("error", err))
 	}
@@ -179,9 +173,22 @@ func (s *Sender) keep(ctx context.Context, what hold) {
 	}
 }
 
+// tellOthers lets the other senders know that the receiver of a lane of ours is not well.
+func (s *Sender) tellOthers(ctx context.Context, what hold) {
+	e, held := s.register.lane(what.webhookID)
+	if !held || e.Unwell {
+		return
+	}
+	bound, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if err := s.register.tell(bound, e, what.why); err != nil {
+		s.env.Log.WarnContext(ctx, "other senders do not know that a receiver is not well", slog.String("webhook_id", what.webhookID), slog.Any("error", err))
+	}
+}
+
 // own begins the work on a lane that is entered as ours.
 func (s *Sender) own(what hold) {
-	s.lanes.hold(what.webhookID)
+	s.lanes.hold(what.webhookID, what.why, false)
 	b := newBacklog(s, what.shop, what.webhookID)
 	if what.broken {
 		b.broke(what.why, what.rest)

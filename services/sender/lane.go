@@ -38,6 +38,7 @@ type lane struct {
 	busy    int    // exchanges under way
 	queue   []*job // waits for the lane, in order
 	held    bool   // what comes is held, and not taken
+	why     string // it holds
 	health  health
 	failing []*job        // failed since the last success, and waiting for their time; none while the lane holds
 	pace    *rate.Limiter // nil: no limit
@@ -53,6 +54,7 @@ type lane struct {
 // because its receiver is slow is to be held instead: nothing waits behind it but its own.
 type lanes struct {
 	run   func(*job) // begins an exchange; called with the lock
+	broke func(hold) // is told of what is to be held because a receiver is not well; called with the lock
 	share func() int // among how many senders a webhook's limits are shared out
 	limit int        // of exchanges under way, in all lanes
 
@@ -73,8 +75,8 @@ const (
 	maxBytes   = 64 << 20
 )
 
-func newLanes(limit int, share func() int, run func(*job)) *lanes {
-	l := &lanes{run: run, share: share, limit: limit, all: map[string]*lane{}}
+func newLanes(limit int, share func() int) *lanes {
+	l := &lanes{share: share, limit: limit, all: map[string]*lane{}}
 	l.room.L = &l.mu
 	return l
 }
@@ -123,25 +125,28 @@ func (l *lanes) admit(j *job) admission {
 	}
 }
 
-// smallQueue is how many jobs may wait in any lane.
-const smallQueue = 256
+const (
+	// smallQueue is how many jobs may wait in any lane.
+	smallQueue = 256
+	// longWait is how long a job should wait in memory at most.
+	longWait = 2 * time.Second
+)
 
 // slow says whether a lane has fallen behind because of its receiver, and not because the sender has too much to do:
 // what is at its end would wait long, or longer than elsewhere.
 func (l *lanes) slow(ln *lane, w *webhook.Webhook) bool {
 	const (
-		long   = 2 * time.Second
 		longer = 4
 		quick  = 10 * time.Millisecond // is not slow, whatever others are
 	)
-	if oldest := time.Since(ln.queue[0].queued); oldest > long {
+	if time.Since(ln.queue[0].queued) > longWait {
 		return true
 	}
 	wait := time.Duration(len(ln.queue)) * ln.took / time.Duration(l.places(w))
 	if pace := w.Policy.RatePerSecond; pace > 0 {
 		wait = max(wait, time.Duration(float64(len(ln.queue))/pace*float64(l.share())*float64(time.Second)))
 	}
-	return wait > long || ln.took > quick && ln.took > longer*l.typical
+	return wait > longWait || ln.took > quick && ln.took > longer*l.typical
 }
 
 // places is how many exchanges this sender may have under way with a webhook.
@@ -240,6 +245,9 @@ func (l *lanes) done(j *job, took time.Duration) {
 		if ln.took == 0 {
 			ln.took = took
 		}
+		if l.typical == 0 {
+			l.typical = took
+		}
 		ln.took += (took - ln.took) / 8
 		// A lower quartile: it rises by a small step three times less often than it falls by the same.
 		step := max(l.typical/64, time.Microsecond)
@@ -249,7 +257,11 @@ func (l *lanes) done(j *job, took time.Duration) {
 			l.typical += step
 		}
 	}
-	l.pump(ln)
+	if len(l.ready) == 0 {
+		l.pump(ln)
+	} else if len(ln.queue) > 0 {
+		l.line(ln) // others wait longer
+	}
 	for len(l.ready) > 0 && l.running < l.limit {
 		next := l.ready[0]
 		l.ready, next.ready = l.ready[1:], false
@@ -259,10 +271,9 @@ func (l *lanes) done(j *job, took time.Duration) {
 	}
 }
 
-// note takes the result of an attempt into the lane's health. When it says that the receiver is not well, why is the
-// reason, and the lane holds from now on; waiting is what was in its queue and what waits for a later attempt, in the
-// order in which it was accepted.
-func (l *lanes) note(j *job, x *exchange, v verdict) (why string, waiting []*job) {
+// note takes the result of an attempt into the lane's health, and says why the receiver is not well, or nothing. Then the
+// lane holds from now on, with what was in its queue and, before that, what waits for a later attempt.
+func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.of(j.d.WebhookID)
@@ -270,11 +281,16 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string, waiting []*job
 	if v.status == delivered {
 		ln.failing = nil
 	}
-	if why == "" || ln.held {
-		return why, nil
+	if why == "" || j.from != nil {
+		return why
 	}
-	ln.held = true
-	return why, append(ln.recall(), l.empty(ln)...)
+	what := hold{why: why, broken: true, rest: x.retryAfter, shop: j.d.ShopID, webhookID: j.d.WebhookID}
+	if !ln.held {
+		ln.held, ln.why = true, why
+		what.jobs = append(ln.recall(), l.empty(ln)...)
+	}
+	l.broke(what) // before anything else can be held for it
+	return why
 }
 
 // failed remembers a delivery whose next attempt waits for its time, so that it can be called back when the lane holds.
@@ -312,13 +328,32 @@ func (l *lanes) empty(ln *lane) (out []*job) {
 	return out
 }
 
-// hold makes a lane hold what comes, and gives what was in its queue.
-func (l *lanes) hold(webhookID string) []*job {
+// hold makes a lane hold what comes, for this reason unless it does so already for another, and gives that and what was
+// in its queue. Unwell says that what waits for a later attempt is called back.
+func (l *lanes) hold(webhookID, why string, unwell bool) (string, []*job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.of(webhookID)
-	ln.held = true
-	return l.empty(ln)
+	if !ln.held {
+		ln.held, ln.why = true, why
+	}
+	var called []*job
+	if unwell {
+		called = ln.recall()
+	}
+	return ln.why, append(called, l.empty(ln)...)
+}
+
+// late gives the lanes in which a delivery waits for longer than it should.
+func (l *lanes) late(now time.Time) (out []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, ln := range l.all {
+		if len(ln.queue) > 0 && ln.queue[0].from == nil && !ln.queue[0].d.ByHand() && !ln.held && now.Sub(ln.queue[0].queued) > longWait {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 // open makes a lane take what comes.

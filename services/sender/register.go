@@ -122,8 +122,9 @@ func (r *register) share() int {
 }
 
 // claim enters a lane as ours. It is false when another sender has it already.
-func (r *register) claim(ctx context.Context, shop, webhookID, reason string) (bool, error) {
-	state := &busv1.LaneState{ShopId: shop, WebhookId: webhookID, Owner: r.me, Reason: reason, Since: timestamppb.Now()}
+func (r *register) claim(ctx context.Context, what hold) (bool, error) {
+	webhookID := what.webhookID
+	state := &busv1.LaneState{ShopId: what.shop, WebhookId: webhookID, Owner: r.me, Reason: what.why, Since: timestamppb.Now(), Unwell: what.broken}
 	return r.write(state, func(value []byte) (uint64, error) { return r.bucket.Create(ctx, contract.LaneKey(webhookID), value) })
 }
 
@@ -134,6 +135,16 @@ func (r *register) takeOver(ctx context.Context, e entry) (bool, error) {
 	return r.write(state, func(value []byte) (uint64, error) {
 		return r.bucket.Update(ctx, contract.LaneKey(e.WebhookId), value, e.revision)
 	})
+}
+
+// tell enters that the receiver of a lane that is ours is not well.
+func (r *register) tell(ctx context.Context, e entry, why string) error {
+	state := proto.CloneOf(e.LaneState)
+	state.Reason, state.Unwell = why, true
+	_, err := r.write(state, func(value []byte) (uint64, error) {
+		return r.bucket.Update(ctx, contract.LaneKey(e.WebhookId), value, e.revision)
+	})
+	return err
 }
 
 func (r *register) write(state *busv1.LaneState, write func([]byte) (uint64, error)) (bool, error) {

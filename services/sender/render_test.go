@@ -31,12 +31,18 @@ const (
 		"policy: {timeout: 5s, success_codes: [2xx]}\n"
 	renaming = "name: renaming\nopen_catalog: true\nenvelope: '{\"n\":[{data}]}'\nheaders: {X-Key: '{key}', X-Shop: '{webshop_id}', x-type: '{type}'}\n" +
 		"options: [{name: short, rename: {at: [n], names: {order_number: no}}}, {name: shorter, rename: {names: {n: x}}}]\npolicy: {timeout: 5s, success_codes: [2xx]}\n"
+	broken = "name: broken\nopen_catalog: true\nsignatures: [{scheme: standard-webhooks}]\n" +
+		"policy: {timeout: 5s, retry_schedule: [100ms, 100ms, 100ms], success_codes: [2xx], honor_retry_after: true, breaker: {failures: 10, hang_share: 0.5}}\n"
 	slow = "name: slow\nopen_catalog: true\nsignatures: [{scheme: standard-webhooks}]\npolicy: {timeout: 5s, retry_schedule: [1h], success_codes: [2xx]}\n"
 )
 
 func profiles(t *testing.T) *profile.Set {
 	t.Helper()
-	set, err := profile.Load(fstest.MapFS{"enveloped.yaml": {Data: []byte(enveloped)}, "bare.yaml": {Data: []byte(bare)}, "renaming.yaml": {Data: []byte(renaming)}, "slow.yaml": {Data: []byte(slow)}})
+	files := fstest.MapFS{}
+	for name, text := range map[string]string{"enveloped": enveloped, "bare": bare, "renaming": renaming, "broken": broken, "slow": slow} {
+		files[name+".yaml"] = &fstest.MapFile{Data: []byte(text)}
+	}
+	set, err := profile.Load(files)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -605,7 +605,9 @@ func TestSender_DiscardsWhatIsHeldWhenItIsToldTo(t *testing.T) {
 	b := setup(t)
 	in := receive(t, 200)
 	b.start(t, few())
-	b.put(t, state(in.URL, "enveloped"))
+	off, why := state(in.URL, "enveloped"), "gone"
+	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &why
+	b.put(t, off)
 	for i := range 3 {
 		d := delivery("1", "application/json")
 		d.ID = fmt.Sprintf("dlv_%d", i)

@@ -131,10 +131,11 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		return nil, err
 	}
 	s.register = newRegister(id.New(id.Sender, time.Now()), bucket, env.Log)
-	s.lanes = newLanes(cfg.MaxInFlight, s.register.share, nil)
+	s.lanes = newLanes(cfg.MaxInFlight, s.register.share)
 	s.register.changed = s.laneChanged
 	s.backlogs = &backlogs{all: map[string]*backlog{}}
 	s.holder = &holder{s: s, more: make(chan struct{}, 1)}
+	s.lanes.broke = s.holder.put
 	s.pool = &pool{do: s.handle, jobs: make(chan *job), ended: make(chan struct{})}
 	env.Metrics.MustRegister(s.attempts, s.latency, s.exchange, s.inFlight, s.heldTotal,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shopbell_lanes_held", Help: "Webhooks whose deliveries are held, with any sender."},
@@ -176,7 +177,7 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	s.lanes.run = func(j *job) { s.pool.run(hard, j) }
-	s.backlogs.ctx, s.backlogs.after = work, func(b *backlog) { s.lookBehind(hard, b) }
+	s.backlogs.ctx, s.backlogs.after = work, func(webhookID string) { s.lookBehind(hard, webhookID) }
 	holderEnds, holderGone := make(chan struct{}), make(chan struct{})
 	go func() { defer close(holderGone); s.holder.run(hard, holderEnds) }()
 	var side sync.WaitGroup

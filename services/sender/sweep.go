@@ -20,8 +20,8 @@ func (s *Sender) laneChanged(webhookID string) {
 		s.lanes.open(webhookID)
 		return
 	}
-	if jobs := s.lanes.hold(webhookID); len(jobs) > 0 {
-		s.holder.put(hold{jobs: jobs, why: e.Reason, shop: e.ShopId, webhookID: webhookID})
+	if why, jobs := s.lanes.hold(webhookID, e.Reason, e.Unwell); len(jobs) > 0 {
+		s.holder.put(hold{jobs: jobs, why: why, shop: e.ShopId, webhookID: webhookID})
 	}
 }
 
@@ -45,33 +45,52 @@ func (s *Sender) heard(ctx context.Context, subject string, h nats.Header) {
 
 const (
 	sweepEvery = 5 * time.Second
+	lateEvery  = 500 * time.Millisecond
 	// countEvery is how often it is looked for what is held without an owner: nothing but a process that died at the
 	// wrong moment leaves any.
 	countEvery = 30 * time.Second
+	// settled is how long after something was held its webhook is switched off, when its receiver's answer asked for it.
+	settled = 5 * time.Second
 	// lookBehindAfter is how long after a lane was let go other senders may still hold deliveries for it.
 	lookBehindAfter = time.Second
 )
 
 // sweep sees to it, until ctx ends, that everything that is held has an owner who is alive.
 func (s *Sender) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
+	tick, late := time.NewTicker(sweepEvery), time.NewTicker(lateEvery)
 	defer tick.Stop()
+	defer late.Stop()
 	for counted := (time.Time{}); ; {
 		s.adopt(ctx)
 		now := time.Now()
 		s.lanes.forget(now)
 		s.register.forgetSilent(ctx, now)
 		if now.Sub(counted) > countEvery {
-			if err := s.findOwners(ctx); err == nil {
+			all, err := s.findOwners(ctx)
+			if err == nil && all {
 				counted = now
-			} else if ctx.Err() == nil {
+			} else if err != nil && ctx.Err() == nil {
 				s.env.Log.WarnContext(ctx, "it is not known whether all that is held has an owner, looking again", slog.Any("error", err))
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+		for again := true; again; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-late.C:
+				s.holdLate()
+			case <-tick.C:
+				again = false
+			}
+		}
+	}
+}
+
+// holdLate has held what waits in memory for a receiver that takes nothing.
+func (s *Sender) holdLate() {
+	for _, webhookID := range s.lanes.late(time.Now()) {
+		if why, jobs := s.lanes.hold(webhookID, tooSlow, false); len(jobs) > 0 {
+			s.holder.put(hold{jobs: jobs, why: why, shop: jobs[0].d.ShopID, webhookID: webhookID})
 		}
 	}
 }
@@ -89,9 +108,9 @@ func (s *Sender) adopt(ctx context.Context) {
 			return
 		}
 		if ours {
-			s.lanes.hold(e.WebhookId)
+			s.lanes.hold(e.WebhookId, e.Reason, e.Unwell)
 			b := newBacklog(s, e.ShopId, e.WebhookId)
-			if e.Reason != inOrder {
+			if e.Unwell {
 				b.suspect(e)
 			}
 			s.backlogs.begin(b)
@@ -102,56 +121,62 @@ func (s *Sender) adopt(ctx context.Context) {
 	}
 }
 
-// findOwners finds owners for what is held without one.
-func (s *Sender) findOwners(ctx context.Context) error {
+// findOwners finds owners for what is held without one. All is false when it is to be looked again soon.
+func (s *Sender) findOwners(ctx context.Context) (all bool, err error) {
 	stream, err := s.env.Bus.Stream(ctx, contract.Held)
 	if err != nil {
-		return err
+		return false, err
 	}
 	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(contract.HeldSubjects))
 	if err != nil {
-		return err
+		return false, err
 	}
+	all = true
 	for subject := range info.State.Subjects {
-		if err := s.findOwner(ctx, contract.WebhookOfHeld(subject)); err != nil {
-			return err
+		looked, err := s.findOwner(ctx, contract.WebhookOfHeld(subject), settled)
+		if err != nil {
+			return false, err
 		}
+		all = all && looked
 	}
-	return nil
+	return all, nil
 }
 
-func (s *Sender) findOwner(ctx context.Context, webhookID string) error {
+// findOwner finds an owner for what is held for a webhook, if it is to be sent. Looked is false when it has not been held
+// for so long yet.
+func (s *Sender) findOwner(ctx context.Context, webhookID string, since time.Duration) (looked bool, err error) {
 	if _, held := s.register.lane(webhookID); held {
-		return nil
+		return true, nil
 	}
 	batch, _, err := s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(webhookID), 1, 1, readBytes)
 	if err != nil || len(batch) == 0 {
-		return err
+		return true, err
+	}
+	if time.Since(batch[0].Time) < since {
+		return false, nil
 	}
 	shop := contract.ShopOf(batch[0].Header)
 	w, err := s.webhooks.Fetch(ctx, shop, webhookID)
 	switch {
 	case err != nil:
-		return err
+		return true, err
 	case w == nil:
-		return s.discard(ctx, webhookID, batch[0].Sequence, wasDeleted)
+		return true, s.discard(ctx, webhookID, batch[0].Sequence, wasDeleted)
 	case w.Off() == "":
 		s.keep(ctx, hold{why: "it is sent on", shop: shop, webhookID: webhookID})
 	}
-	return nil
+	return true, nil
 }
 
-// lookBehind looks for what was held for a lane while it was let go.
-func (s *Sender) lookBehind(ctx context.Context, b *backlog) {
-	for _, wait := range []time.Duration{0, lookBehindAfter} {
-		select {
-		case <-time.After(wait):
-		case <-s.backlogs.ctx.Done():
-			return
-		}
-		if err := s.findOwner(ctx, b.webhookID); err != nil && ctx.Err() == nil {
-			s.env.Log.WarnContext(ctx, "what is held for a webhook waits for the sweeper", slog.String("webhook_id", b.webhookID), slog.Any("error", err))
-		}
+// lookBehind looks, a moment later, for what was held for a lane while it was let go.
+func (s *Sender) lookBehind(ctx context.Context, webhookID string) {
+	select {
+	case <-time.After(lookBehindAfter):
+	case <-s.backlogs.ctx.Done():
+		return
+	}
+	if _, err := s.findOwner(ctx, webhookID, 0); err != nil && ctx.Err() == nil {
+		s.env.Log.WarnContext(ctx, "what is held for a webhook waits for the sweeper", slog.String("webhook_id", webhookID), slog.Any("error", err))
 	}
 }
 

@@ -683,7 +683,9 @@ type LaneState struct {
 	// Why it holds, in a sentence.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Since when.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// True when its receiver is not well: what waits for a later attempt is called back, and sent when it is.
+	Unwell        bool `protobuf:"varint,6,opt,name=unwell,proto3" json:"unwell,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +753,13 @@ func (x *LaneState) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *LaneState) GetUnwell() bool {
+	if x != nil {
+		return x.Unwell
+	}
+	return false
 }
 
 // What lies beside a held delivery of which attempts have failed: its place among what is held stays.
@@ -998,14 +1007,15 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1f\n" +
 	"\vprivate_key\x18\x03 \x01(\fR\n" +
-	"privateKey\"\xa3\x01\n" +
+	"privateKey\"\xbb\x01\n" +
 	"\tLaneState\x12\x17\n" +
 	"\ashop_id\x18\x01 \x01(\tR\x06shopId\x12\x1d\n" +
 	"\n" +
 	"webhook_id\x18\x02 \x01(\tR\twebhookId\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x120\n" +
-	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"m\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x16\n" +
+	"\x06unwell\x18\x06 \x01(\bR\x06unwell\"m\n" +
 	"\x05Tries\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x1c\n" +
 	"\tuncounted\x18\x02 \x01(\x05R\tuncounted\x12,\n" +

@@ -1,0 +1,524 @@
+package sender
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/webhook"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// numbered makes n deliveries to a webhook, whose bodies are their numbers.
+func numbered(webhookID string, n int) (out []*contract.Delivery) {
+	for i := range n {
+		d := delivery(strconv.Itoa(i), "text/plain")
+		d.WebhookID, d.Event.ID, d.ID = webhookID, fmt.Sprintf("evt_%s_%d", webhookID, i), fmt.Sprintf("dlv_%s_%d", webhookID, i)
+		d.AcceptedAt = d.AcceptedAt.Add(time.Duration(i) * time.Microsecond)
+		out = append(out, d)
+	}
+	return out
+}
+
+func (b *bundle) send(t *testing.T, deliveries []*contract.Delivery) {
+	t.Helper()
+	for _, d := range deliveries {
+		b.publish(t, d.Message())
+	}
+}
+
+// numbers is a receiver that notes the numbers in the bodies that it has answered 200.
+type numbers struct {
+	url      string
+	requests atomic.Int64
+	most     atomic.Int64 // at once
+
+	mu  sync.Mutex // guards got
+	got []int
+}
+
+// count begins such a receiver. What answer returns is the code; 0 is 200.
+func count(t *testing.T, answer func(w http.ResponseWriter, number, request int) int) *numbers {
+	t.Helper()
+	n := &numbers{}
+	var now atomic.Int64
+	n.url = handler(t, false, func(w http.ResponseWriter, r *http.Request) {
+		defer now.Add(-1)
+		for at := now.Add(1); ; {
+			if most := n.most.Load(); at <= most || n.most.CompareAndSwap(most, at) {
+				break
+			}
+		}
+		body, err := io.ReadAll(r.Body)
+		number, _ := strconv.Atoi(string(body))
+		if err != nil {
+			return
+		}
+		if code := answer(w, number, int(n.requests.Add(1))); code != 0 && code != 200 {
+			w.WriteHeader(code)
+			return
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.got = append(n.got, number)
+	}).URL
+	return n
+}
+
+func (n *numbers) delivered() []int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.got)
+}
+
+// governed is a webhook with some of its policy set.
+func governed(id, url string, policy *shopbellv1.Policy) *busv1.WebhookState {
+	s := state(url, "broken")
+	s.Webhook.Id, s.Webhook.Policy = id, policy
+	return s
+}
+
+// nothingHeld waits until no delivery is held, nothing is noted of any, and every lane is open.
+func (b *bundle) nothingHeld(t *testing.T) {
+	t.Helper()
+	b.empty(t)
+	eventually(t, "nothing is held", func() bool { return len(b.stored(t, contract.Held)) == 0 && b.sender.register.count() == 0 })
+}
+
+func wantAll(t *testing.T, n *numbers, want int) []int {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d are delivered", want), func() bool { return len(n.delivered()) >= want })
+	got := n.delivered()
+	sorted := slices.Compact(slices.Sorted(slices.Values(got)))
+	if len(sorted) != want || len(got) != want {
+		t.Errorf("%d deliveries arrived, %d different ones, want %d", len(got), len(sorted), want)
+	}
+	return got
+}
+
+func TestSender_HangingReceiverDelaysNobody(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	release := make(chan struct{})
+	hanging := count(t, func(http.ResponseWriter, int, int) int { <-release; return 0 })
+	free := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(free) // before its server is closed, which waits for it
+	healthy := count(t, func(http.ResponseWriter, int, int) int { return 0 })
+	const each = 400
+	cfg := few()
+	cfg.MaxInFlight = 10
+	b.start(t, cfg)
+	four := int32(4)
+	b.put(t, governed("wh_hangs", hanging.url, &shopbellv1.Policy{MaxInFlight: &four, Timeout: durationpb.New(time.Minute)}))
+	b.put(t, governed("wh_well", healthy.url, nil))
+	bad, good := numbered("wh_hangs", each), numbered("wh_well", each)
+	for i := range each {
+		b.publish(t, bad[i].Message(), good[i].Message())
+	}
+	wantAll(t, healthy, each) // while the other still hangs
+	if got := hanging.requests.Load(); got != 4 {
+		t.Errorf("%d requests hang, want the lane's 4", got)
+	}
+	eventually(t, "what does not fit into the lane is held", func() bool { return len(b.stored(t, contract.Held)) == each-4 })
+	free()
+	wantAll(t, hanging, each)
+	b.nothingHeld(t)
+}
+
+func TestSender_HoldsWhileAReceiverIsDownAndSendsInOrderWhenItIsBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var down atomic.Bool
+	down.Store(true)
+	in := count(t, func(http.ResponseWriter, int, int) int {
+		if down.Load() {
+			return 500
+		}
+		return 0
+	})
+	b.start(t, few())
+	one := int32(1)
+	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
+	b.send(t, numbered("wh_1", 100))
+	eventually(t, "all are held", func() bool { return len(b.stored(t, contract.Deliveries)) == 0 && b.sender.register.count() == 1 })
+	if got := in.requests.Load(); got < 10 || got > 20 {
+		t.Errorf("%d attempts were made at a receiver that is down, want the ten that tell, and a few probes", got)
+	}
+	e, _ := b.sender.register.lane("wh_1")
+	if !strings.Contains(e.Reason, "latest 10 attempts failed") || e.Owner != b.sender.register.me {
+		t.Errorf("the lane is held by %s because %q", e.Owner, e.Reason)
+	}
+	reasons := map[string]int{}
+	for _, r := range b.records(t, 100) {
+		if c := r.GetChange(); c.GetStatus() == held {
+			reasons[c.GetReason()]++
+		}
+	}
+	if reasons[e.Reason] < 90 {
+		t.Errorf("reasons %v, want 90 and more that are held because %q", reasons, e.Reason)
+	}
+	down.Store(false)
+	// The first to come is whichever was sent as a probe; the rest keep their order.
+	got := wantAll(t, in, 100)
+	if rest := slices.Delete(slices.Clone(got), 0, 1); !slices.IsSorted(rest) {
+		t.Errorf("they arrive in the order %v", got)
+	}
+	b.nothingHeld(t)
+}
+
+func TestSender_ProbesAreNotCountedAsTheSchedulesAttempts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := count(t, func(_ http.ResponseWriter, _, request int) int {
+		if request <= 13 { // ten that tell, and three probes
+			return 503
+		}
+		return 0
+	})
+	b.start(t, few())
+	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
+	b.send(t, numbered("wh_1", 10)) // each fails once, and has one attempt left, in an hour
+	wantAll(t, in, 10)
+	b.nothingHeld(t)
+	for _, r := range b.records(t, 24) {
+		if r.GetAttempt().GetStatus() == failed {
+			t.Errorf("%s was given up after attempt %d: a probe was counted", r.GetAttempt().GetDeliveryId(), r.GetAttempt().GetAttempt().GetNumber())
+		}
+	}
+}
+
+func TestSender_RestsAsLongAsTheReceiverAsks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var asked atomic.Int64 // when
+	in := count(t, func(w http.ResponseWriter, _, request int) int {
+		if request == 1 {
+			asked.Store(time.Now().UnixNano())
+			w.Header().Set("Retry-After", "2")
+			return 429
+		}
+		return 0
+	})
+	b.start(t, few())
+	one := int32(1)
+	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one}))
+	b.send(t, numbered("wh_1", 20))
+	wantAll(t, in, 20)
+	if rested := time.Since(time.Unix(0, asked.Load())); rested < 2*time.Second {
+		t.Errorf("the receiver had a rest of %s, and had asked for 2s", rested)
+	}
+	b.nothingHeld(t)
+}
+
+func TestSender_KeepsToTheRateAndTheLimit(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := count(t, func(http.ResponseWriter, int, int) int { time.Sleep(5 * time.Millisecond); return 0 })
+	limited := count(t, func(http.ResponseWriter, int, int) int { time.Sleep(5 * time.Millisecond); return 0 })
+	b.start(t, Defaults())
+	perSecond, three := 20.0, int32(3)
+	b.put(t, governed("wh_rate", in.url, &shopbellv1.Policy{RatePerSecond: &perSecond}))
+	b.put(t, governed("wh_limit", limited.url, &shopbellv1.Policy{MaxInFlight: &three}))
+	began := time.Now()
+	b.send(t, numbered("wh_rate", 31))
+	b.send(t, numbered("wh_limit", 60))
+	wantAll(t, limited, 60)
+	if got := limited.most.Load(); got > 3 {
+		t.Errorf("%d requests at once, want at most 3", got)
+	}
+	wantAll(t, in, 31)
+	if took := time.Since(began); took < 1500*time.Millisecond {
+		t.Errorf("31 deliveries took %s, want at 20 a second 1.5s at least", took)
+	}
+}
+
+// matcher stands for subscription, with several replicas that overtake each other: it puts what is published to EVENTS
+// into HELD, out of order, and answers for it later.
+func (b *bundle) matcher(t *testing.T, webhookID string, key func(number int) string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		how := bus.Batching{Workers: 4, Size: 16, Linger: time.Millisecond}
+		err := b.bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
+			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
+			for _, i := range rand.Perm(len(batch)) {
+				e, err := contract.ParseEvent(batch[i].Headers(), batch[i].Data())
+				if err != nil {
+					return err
+				}
+				meta, err := batch[i].Metadata()
+				if err != nil {
+					return err
+				}
+				number, _ := strconv.Atoi(string(e.Data))
+				e.Key = key(number)
+				d := contract.Delivery{Event: e, ID: "dlv_" + e.ID, WebhookID: webhookID, MatchedAt: time.Now(), Attempt: 1, Sequence: meta.Sequence.Stream}
+				if err := b.bus.Publish(ctx, d.Hold(0)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+func (b *bundle) accept(t *testing.T, n int) {
+	t.Helper()
+	for i := range n {
+		e := delivery(strconv.Itoa(i), "text/plain").Event
+		e.ID = fmt.Sprintf("evt_%d", i)
+		b.publish(t, e.Message())
+	}
+}
+
+func TestSender_KeepsTheOrderOfEachKey(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const events, keys = 400, 20
+	var fails sync.Map
+	in := count(t, func(_ http.ResponseWriter, number, _ int) int {
+		time.Sleep(2 * time.Millisecond)
+		if _, again := fails.LoadOrStore(number, true); !again && number%5 == 0 { // a fifth fails at first
+			return 500
+		}
+		return 0
+	})
+	b.start(t, Defaults())
+	ordered := profile.ByKey
+	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{Ordered: &ordered, RetrySchedule: []*durationpb.Duration{durationpb.New(100 * time.Millisecond)}}))
+	b.matcher(t, "wh_1", func(number int) string { return strconv.Itoa(number % keys) })
+	b.accept(t, events)
+	last := map[int]int{}
+	for _, number := range wantAll(t, in, events) {
+		if before, ok := last[number%keys]; ok && before > number {
+			t.Errorf("key %d: %d arrived before %d", number%keys, before, number)
+		}
+		last[number%keys] = number
+	}
+	if in.most.Load() < 2 {
+		t.Error("different keys never went side by side")
+	}
+	b.nothingHeld2(t)
+}
+
+// nothingHeld2 is nothingHeld for a lane in order, which stays with its owner for a while.
+func (b *bundle) nothingHeld2(t *testing.T) {
+	t.Helper()
+	eventually(t, "nothing is held", func() bool { return len(b.stored(t, contract.Held)) == 0 })
+}
+
+func TestSender_StuckDeliveryHoldsBackItsKeyAlone(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		whenStuck string
+		want      int // of the key's three
+	}{{profile.GiveUp, 2}, {profile.Block, 0}} {
+		t.Run(row.whenStuck, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			in := count(t, func(_ http.ResponseWriter, number, _ int) int {
+				if number == 0 {
+					return 422
+				}
+				return 0
+			})
+			b.start(t, few())
+			ordered := profile.ByKey
+			b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{
+				Ordered: &ordered, WhenStuck: &row.whenStuck, RetrySchedule: []*durationpb.Duration{durationpb.New(200 * time.Millisecond)},
+			}))
+			b.matcher(t, "wh_1", func(number int) string {
+				return map[bool]string{true: "stuck", false: strconv.Itoa(number)}[number%10 == 0]
+			})
+			b.accept(t, 30) // 0, 10 and 20 have one key
+			eventually(t, "others go on", func() bool { return len(in.delivered()) >= 27 })
+			stuckAfter := func() (n int) {
+				for _, number := range in.delivered() {
+					if number%10 == 0 {
+						n++
+					}
+				}
+				return n
+			}
+			if row.want == 0 {
+				eventually(t, "it is tried again and again", func() bool { return in.requests.Load() >= 27+4 })
+				if got := stuckAfter(); got != 0 {
+					t.Errorf("%d behind the one that blocks were delivered", got)
+				}
+				return
+			}
+			eventually(t, "the next go on when it is given up", func() bool { return stuckAfter() == row.want })
+		})
+	}
+}
+
+func TestSender_InOrderByWebhookIsOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var down atomic.Bool
+	in := count(t, func(_ http.ResponseWriter, number, _ int) int {
+		if number == 50 && !down.Swap(true) {
+			return 500
+		}
+		return 0
+	})
+	b.start(t, few())
+	ordered := profile.ByWebhook
+	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{Ordered: &ordered, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
+	b.matcher(t, "wh_1", func(int) string { return "" })
+	b.accept(t, 100)
+	if got := wantAll(t, in, 100); !slices.IsSorted(got) {
+		t.Errorf("they arrive in the order %v", got)
+	}
+	if got := in.most.Load(); got != 1 {
+		t.Errorf("%d at once", got)
+	}
+}
+
+func TestSender_TakesOverTheLanesOfADeadSender(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := count(t, func(http.ResponseWriter, int, int) int { return 0 })
+	b.put(t, governed("wh_1", in.url, nil))
+	bucket, err := b.bus.Bucket(t.Context(), contract.Lanes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := newRegister("snd_dead", bucket, b.env.Log)
+	if ours, err := dead.claim(t.Context(), hold{shop: "demo", webhookID: "wh_1", why: "its receiver was not well", broken: true}); err != nil || !ours {
+		t.Fatal(ours, err)
+	}
+	for _, d := range numbered("wh_1", 50) {
+		b.publish(t, d.Hold(0))
+	}
+	// Of a second webhook deliveries are held, and nobody has entered its lane.
+	lost := count(t, func(http.ResponseWriter, int, int) int { return 0 })
+	b.put(t, governed("wh_2", lost.url, nil))
+	for _, d := range numbered("wh_2", 50) {
+		b.publish(t, d.Hold(0))
+	}
+	b.start(t, few())
+	wantAll(t, in, 50)
+	wantAll(t, lost, 50)
+	b.nothingHeld(t)
+}
+
+func TestRegister_LaneHasOneOwner(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	bucket, err := b.bus.Bucket(t.Context(), contract.Lanes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lane := range 50 {
+		var owners atomic.Int64
+		var racers sync.WaitGroup
+		for racer := range 4 {
+			racers.Go(func() {
+				r := newRegister(strconv.Itoa(racer), bucket, b.env.Log)
+				ours, err := r.claim(t.Context(), hold{shop: "demo", webhookID: fmt.Sprintf("wh_%d", lane), why: "why"})
+				if err != nil {
+					t.Error(err)
+				}
+				if ours {
+					owners.Add(1)
+				}
+			})
+		}
+		racers.Wait()
+		if got := owners.Load(); got != 1 {
+			t.Fatalf("lane %d has %d owners", lane, got)
+		}
+	}
+}
+
+func TestSender_ReplicasShareALane(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var down atomic.Bool
+	down.Store(true)
+	in := count(t, func(http.ResponseWriter, int, int) int {
+		if down.Load() {
+			return 500
+		}
+		return 0
+	})
+	b.start(t, few())
+	first := b.sender
+	b.start(t, few())
+	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
+	first.webhooks.Await(t.Context(), "demo", "wh_1", 1)
+	b.send(t, numbered("wh_1", 200))
+	eventually(t, "all are held", func() bool { return len(b.stored(t, contract.Deliveries)) == 0 })
+	if n := first.backlogs.count() + b.sender.backlogs.count(); n != 1 {
+		t.Errorf("%d senders own the lane", n)
+	}
+	down.Store(false)
+	wantAll(t, in, 200)
+	b.nothingHeld(t)
+}
+
+func TestSender_ByHandPassesALaneThatHolds(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := count(t, func(_ http.ResponseWriter, number, _ int) int {
+		if number == 7 {
+			return 0
+		}
+		return 500
+	})
+	b.start(t, few())
+	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
+	all := numbered("wh_1", 40)
+	b.send(t, slices.Delete(slices.Clone(all), 7, 8))
+	eventually(t, "the lane holds", func() bool { return b.sender.register.count() == 1 })
+	all[7].AskedAt = time.Now()
+	b.send(t, all[7:8])
+	wantAll(t, in, 1)
+}
+
+func TestSender_HeldForASwitchedOffWebhookStays(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := count(t, func(http.ResponseWriter, int, int) int { return 503 })
+	b.start(t, few())
+	on := governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}})
+	b.put(t, on)
+	b.send(t, numbered("wh_1", 30))
+	eventually(t, "the lane holds", func() bool { return b.sender.register.count() == 1 && len(b.stored(t, contract.Deliveries)) == 0 })
+	off := governed("wh_1", in.url, on.Webhook.Policy)
+	why := "gone"
+	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &why
+	b.put(t, off)
+	eventually(t, "nobody probes", func() bool { return b.sender.register.count() == 0 && b.sender.backlogs.count() == 0 })
+	held := 0
+	for _, m := range b.stored(t, contract.Held) {
+		if m.Subject == contract.HeldSubject("wh_1") {
+			held++
+		}
+	}
+	if held != 30 {
+		t.Errorf("%d are held, want 30", held)
+	}
+}

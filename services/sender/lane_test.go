@@ -1,0 +1,203 @@
+package sender
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/webhook"
+)
+
+func TestHealth_SaysWhenAReceiverIsNotWell(t *testing.T) {
+	t.Parallel()
+	type one struct {
+		status, class string
+		code          int
+		retryAfter    time.Duration
+	}
+	good, bad, hung := one{status: delivered, code: 200}, one{status: retrying, class: "http_status", code: 500}, one{status: retrying, class: "timeout"}
+	times := func(n int, o one) (out []one) {
+		for range n {
+			out = append(out, o)
+		}
+		return out
+	}
+	breaks := profile.Policy{RetrySchedule: []time.Duration{time.Second}, HonorRetryAfter: true, Breaker: profile.Breaker{Failures: 10, HangShare: 0.5}}
+	with := func(change func(*profile.Policy)) profile.Policy {
+		p := breaks
+		change(&p)
+		return p
+	}
+	for _, row := range []struct {
+		name     string
+		rules    profile.Policy
+		attempts []one
+		unwell   bool
+	}{
+		{"nine failures are not ten", breaks, times(9, bad), false},
+		{"ten failures in a row", breaks, times(10, bad), true},
+		{"a success among them begins anew", breaks, append(append(times(9, bad), good), times(9, bad)...), false},
+		{"five of six hang", breaks, append(times(1, good), times(5, hung)...), true},
+		{"too few to speak of a share", breaks, times(5, hung), false},
+		{"a third hangs", breaks, slices.Concat(times(4, good), times(2, hung), times(4, good), times(2, hung)), false},
+		{"half hang", breaks, slices.Concat(times(3, good), times(3, hung)), true},
+		{"what hung long ago is forgotten", breaks, slices.Concat(times(3, hung), times(20, good), times(3, hung)), false},
+		{"429 with Retry-After", breaks, []one{{status: retrying, code: 429, retryAfter: time.Minute}}, true},
+		{"503 with Retry-After", breaks, []one{{status: retrying, code: 503, retryAfter: time.Minute}}, true},
+		{"429 without", breaks, []one{{status: retrying, code: 429}}, false},
+		{"Retry-After is not honoured", with(func(p *profile.Policy) { p.HonorRetryAfter = false }), []one{{status: retrying, code: 429, retryAfter: time.Minute}}, false},
+		{"without a schedule nothing may wait", with(func(p *profile.Policy) { p.RetrySchedule = nil }), times(50, bad), false},
+		{"without a breaker", with(func(p *profile.Policy) { p.Breaker = profile.Breaker{} }), times(50, hung), false},
+		{"in order one failure holds back everything", with(func(p *profile.Policy) { p.Ordered = profile.ByWebhook }), times(1, bad), true},
+	} {
+		var h health
+		why := ""
+		for _, o := range row.attempts {
+			why = h.note(row.rules, verdict{status: o.status}, &exchange{class: o.class, code: o.code, retryAfter: o.retryAfter})
+		}
+		if (why != "") != row.unwell {
+			t.Errorf("%s: the reason is %q", row.name, why)
+		}
+	}
+}
+
+func TestNextProbe_FollowsTheOutage(t *testing.T) {
+	t.Parallel()
+	rules := profile.Policy{}
+	for _, row := range []struct {
+		away   time.Duration
+		others int
+		want   time.Duration
+	}{
+		{0, 1, time.Second},
+		{20 * time.Second, 1, time.Second},
+		{30 * time.Second, 1, 1500 * time.Millisecond},
+		{10 * time.Minute, 1, 30 * time.Second},
+		{24 * time.Hour, 1, time.Minute},
+		{30 * time.Second, 10_000, 50 * time.Second}, // not more than 200 probes a second in all
+	} {
+		if got := nextProbe(rules, row.away, row.others); got != row.want {
+			t.Errorf("away for %s with %d others: the next probe after %s, want %s", row.away, row.others, got, row.want)
+		}
+	}
+}
+
+// lanesFor gives lanes whose exchanges begin and do not end, and what has begun.
+func lanesFor(limit, share int) (*lanes, *[]*job) {
+	begun := &[]*job{}
+	l := newLanes(limit, func() int { return share })
+	l.run = func(j *job) { *begun = append(*begun, j) }
+	return l, begun
+}
+
+func jobFor(webhookID, name string, rules profile.Policy) *job {
+	return &job{d: contract.Delivery{ID: name, WebhookID: webhookID}, w: &webhook.Webhook{Policy: rules}}
+}
+
+func names(jobs []*job) (out []string) {
+	for _, j := range jobs {
+		out = append(out, j.d.ID)
+	}
+	return out
+}
+
+func TestLanes_BeginNoMoreThanALaneHasPlacesFor(t *testing.T) {
+	t.Parallel()
+	l, begun := lanesFor(100, 2) // two senders share five places out
+	rules := profile.Policy{MaxInFlight: 5}
+	for i := range 6 {
+		l.admit(jobFor("a", fmt.Sprint(i), rules))
+	}
+	if got := names(*begun); !slices.Equal(got, []string{"0", "1", "2"}) {
+		t.Errorf("begun are %v, want the first three", got)
+	}
+	l.done((*begun)[1], time.Millisecond)
+	if got := names(*begun); !slices.Equal(got, []string{"0", "1", "2", "3"}) {
+		t.Errorf("begun are %v, want the fourth too", got)
+	}
+}
+
+func TestLanes_GiveEachLaneItsTurn(t *testing.T) {
+	t.Parallel()
+	l, begun := lanesFor(2, 1)
+	for i := range 6 {
+		l.admit(jobFor("hot", fmt.Sprint("hot", i), profile.Policy{}))
+	}
+	for _, small := range []string{"x", "y"} {
+		l.admit(jobFor(small, small, profile.Policy{}))
+	}
+	for i := range 6 {
+		l.done((*begun)[i], time.Millisecond)
+	}
+	got := names(*begun)
+	for _, small := range []string{"x", "y"} {
+		if at := slices.Index(got, small); at < 0 || at > 5 {
+			t.Errorf("%s comes at place %d of %v: behind the hot lane", small, at, got)
+		}
+	}
+}
+
+func TestLanes_OverflowWhenTheReceiverIsSlow(t *testing.T) {
+	t.Parallel()
+	fill := func(took, elsewhere time.Duration) (overflowed bool) {
+		l, begun := lanesFor(1000, 1)
+		quick := jobFor("quick", "q", profile.Policy{})
+		for range 200 {
+			l.admit(quick)
+			l.done(quick, elsewhere)
+		}
+		rules := profile.Policy{MaxInFlight: 10}
+		l.admit(jobFor("a", "first", rules))
+		l.done((*begun)[len(*begun)-1], took)
+		for range smallQueue + 20 {
+			if l.admit(jobFor("a", "more", rules)) == overflow {
+				return true
+			}
+		}
+		return false
+	}
+	for _, row := range []struct {
+		name            string
+		took, elsewhere time.Duration
+		want            bool
+	}{
+		{"slower than others", 50 * time.Millisecond, time.Millisecond, true},
+		{"as slow as all: it is the sender that is slow", 50 * time.Millisecond, 50 * time.Millisecond, false},
+		{"so slow that what waits would wait for long", time.Second, time.Second, true},
+		{"quick", time.Millisecond, time.Millisecond, false},
+	} {
+		if got := fill(row.took, row.elsewhere); got != row.want {
+			t.Errorf("%s: overflow is %v, want %v", row.name, got, row.want)
+		}
+	}
+}
+
+func TestLanes_HoldWhatComesAndWhatWaits(t *testing.T) {
+	t.Parallel()
+	l, begun := lanesFor(1, 1)
+	asked := jobFor("a", "by hand", profile.Policy{})
+	asked.d.AskedAt = time.Now()
+	for _, j := range []*job{jobFor("a", "1", profile.Policy{}), jobFor("a", "2", profile.Policy{}), asked} {
+		l.admit(j)
+	}
+	if _, queue := l.hold("a", "why", false); !slices.Equal(names(queue), []string{"2"}) {
+		t.Errorf("from the queue come %v, want 2: 1 is under way, and what is sent by hand is not held", names(queue))
+	}
+	if l.admit(jobFor("a", "3", profile.Policy{})) != overflow {
+		t.Error("a lane that holds takes a delivery")
+	}
+	l.done((*begun)[0], time.Millisecond)
+	if got := names(*begun); !slices.Equal(got, []string{"1", "by hand"}) {
+		t.Errorf("begun are %v", got)
+	}
+	l.open("a")
+	if l.admit(jobFor("a", "4", profile.Policy{})) != admitted {
+		t.Error("a lane that is open does not take a delivery")
+	}
+	if l.waiting != 1 || l.bytes != (*begun)[0].size() {
+		t.Errorf("%d wait with %d bytes, want one", l.waiting, l.bytes)
+	}
+}
