@@ -67,9 +67,9 @@ type Delivery struct {
 	// Sequence is the event's in EVENTS: the order in which events were accepted. It is set for ordered webhooks alone.
 	Sequence uint64
 	// Due is when the schedule has this attempt made, of a delivery that is held; zero: at once.
-	Due       time.Time
-	AskedAt   time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
-	AskedBy   string    // who did, by the name of the key; may be empty
+	Due     time.Time
+	AskedAt time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
+	AskedBy string    // who did, by the name of the key; may be empty
 	// Replay is the job that asked for this one attempt. What comes of it says nothing of how well the receiver keeps
 	// up with what happens.
 	Replay string
