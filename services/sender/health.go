@@ -13,6 +13,7 @@ type health struct {
 	failures int    // in a row
 	hung     uint32 // of the latest attempts, one bit each, the latest lowest
 	seen     int    // of those bits
+	success  time.Time
 }
 
 // latest is of how many attempts the share that hangs is taken, and fewest from how many on.
@@ -22,10 +23,10 @@ const (
 )
 
 // note takes in an attempt and says why the receiver is not well, or nothing.
-func (h *health) note(rules profile.Policy, v verdict, x *exchange) string {
+func (h *health) note(rules profile.Policy, v verdict, x *exchange, now time.Time) string {
 	h.hung, h.seen = h.hung<<1&(1<<latest-1), min(h.seen+1, latest)
 	if v.status == delivered {
-		h.failures = 0
+		h.failures, h.success = 0, now
 		return ""
 	}
 	h.failures++
@@ -37,19 +38,22 @@ func (h *health) note(rules profile.Policy, v verdict, x *exchange) string {
 	}
 	b := rules.Breaker
 	if rules.Ordered == profile.ByWebhook {
-		b.Failures = 1 // everything waits behind the one that failed
+		b.Failures, h.success = 1, time.Time{} // everything waits behind the one that failed
 	}
 	asked := rules.HonorRetryAfter && x.retryAfter > 0
 	switch hanging := bits.OnesCount32(h.hung); {
 	case asked && (x.code == 429 || x.code == 503):
 		return fmt.Sprintf("its receiver answered %d and asks for %s of rest", x.code, x.retryAfter.Round(time.Second))
-	case b.Failures > 0 && h.failures >= b.Failures:
+	case b.Failures > 0 && h.failures >= b.Failures && now.Sub(h.success) > lately:
 		return fmt.Sprintf("its receiver is not well: the latest %d attempts failed, the last with %q", h.failures, x.problem)
 	case b.HangShare > 0 && h.seen >= fewest && float64(hanging) >= b.HangShare*float64(h.seen):
 		return fmt.Sprintf("its receiver hangs: %d of the latest %d attempts had no answer in time", hanging, h.seen)
 	}
 	return ""
 }
+
+// lately is how long after a success failures in a row may be those of a few deliveries that the receiver does not like.
+const lately = time.Second
 
 // firstProbe is how long after a receiver was found not to be well it is probed.
 const firstProbe = time.Second

@@ -277,7 +277,7 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.of(j.d.WebhookID)
-	why = ln.health.note(j.w.Policy, v, x)
+	why = ln.health.note(j.w.Policy, v, x, time.Now())
 	if v.status == delivered {
 		ln.failing = nil
 	}

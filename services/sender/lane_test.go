@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
@@ -36,27 +37,30 @@ func TestHealth_SaysWhenAReceiverIsNotWell(t *testing.T) {
 		rules    profile.Policy
 		attempts []one
 		unwell   bool
+		every    time.Duration // between two attempts; 0 is a second
 	}{
-		{"nine failures are not ten", breaks, times(9, bad), false},
-		{"ten failures in a row", breaks, times(10, bad), true},
-		{"a success among them begins anew", breaks, append(append(times(9, bad), good), times(9, bad)...), false},
-		{"five of six hang", breaks, append(times(1, good), times(5, hung)...), true},
-		{"too few to speak of a share", breaks, times(5, hung), false},
-		{"a third hangs", breaks, slices.Concat(times(4, good), times(2, hung), times(4, good), times(2, hung)), false},
-		{"half hang", breaks, slices.Concat(times(3, good), times(3, hung)), true},
-		{"what hung long ago is forgotten", breaks, slices.Concat(times(3, hung), times(20, good), times(3, hung)), false},
-		{"429 with Retry-After", breaks, []one{{status: retrying, code: 429, retryAfter: time.Minute}}, true},
-		{"503 with Retry-After", breaks, []one{{status: retrying, code: 503, retryAfter: time.Minute}}, true},
-		{"429 without", breaks, []one{{status: retrying, code: 429}}, false},
-		{"Retry-After is not honoured", with(func(p *profile.Policy) { p.HonorRetryAfter = false }), []one{{status: retrying, code: 429, retryAfter: time.Minute}}, false},
-		{"without a schedule nothing may wait", with(func(p *profile.Policy) { p.RetrySchedule = nil }), times(50, bad), false},
-		{"without a breaker", with(func(p *profile.Policy) { p.Breaker = profile.Breaker{} }), times(50, hung), false},
-		{"in order one failure holds back everything", with(func(p *profile.Policy) { p.Ordered = profile.ByWebhook }), times(1, bad), true},
+		{"nine failures are not ten", breaks, times(9, bad), false, 0},
+		{"ten failures in a row", breaks, times(10, bad), true, 0},
+		{"a success among them begins anew", breaks, append(append(times(9, bad), good), times(9, bad)...), false, 0},
+		{"ten failures right after a success", breaks, append(times(1, good), times(10, bad)...), false, 50 * time.Millisecond},
+		{"five of six hang", breaks, append(times(1, good), times(5, hung)...), true, 0},
+		{"too few to speak of a share", breaks, times(5, hung), false, 0},
+		{"a third hangs", breaks, slices.Concat(times(4, good), times(2, hung), times(4, good), times(2, hung)), false, 0},
+		{"half hang", breaks, slices.Concat(times(3, good), times(3, hung)), true, 0},
+		{"what hung long ago is forgotten", breaks, slices.Concat(times(3, hung), times(20, good), times(3, hung)), false, 0},
+		{"429 with Retry-After", breaks, []one{{status: retrying, code: 429, retryAfter: time.Minute}}, true, 0},
+		{"503 with Retry-After", breaks, []one{{status: retrying, code: 503, retryAfter: time.Minute}}, true, 0},
+		{"429 without", breaks, []one{{status: retrying, code: 429}}, false, 0},
+		{"Retry-After is not honoured", with(func(p *profile.Policy) { p.HonorRetryAfter = false }), []one{{status: retrying, code: 429, retryAfter: time.Minute}}, false, 0},
+		{"without a schedule nothing may wait", with(func(p *profile.Policy) { p.RetrySchedule = nil }), times(50, bad), false, 0},
+		{"without a breaker", with(func(p *profile.Policy) { p.Breaker = profile.Breaker{} }), times(50, hung), false, 0},
+		{"in order one failure holds back everything", with(func(p *profile.Policy) { p.Ordered = profile.ByWebhook }), times(1, bad), true, 0},
 	} {
 		var h health
-		why := ""
+		why, now := "", time.Now()
 		for _, o := range row.attempts {
-			why = h.note(row.rules, verdict{status: o.status}, &exchange{class: o.class, code: o.code, retryAfter: o.retryAfter})
+			now = now.Add(cmp.Or(row.every, time.Second))
+			why = h.note(row.rules, verdict{status: o.status}, &exchange{class: o.class, code: o.code, retryAfter: o.retryAfter}, now)
 		}
 		if (why != "") != row.unwell {
 			t.Errorf("%s: the reason is %q", row.name, why)

@@ -25,6 +25,25 @@ func bodyText(number int, sent time.Time) string {
 // sentKey stands before the time at which an event was sent, which rides in its data: the receiver reads it there.
 const sentKey = `"bench_sent_ns":`
 
+// partKey stands before the part that an event has in its key, and its number.
+const partKey = `"bench_part":"`
+
+// keyedText is an event of a type that has a key.
+func keyedText(eventType string, key, number int, sent time.Time) string {
+	data := orderData(number, sent)
+	return fmt.Sprintf(`{"id":"%s-%d","type":%q,"key":"order:%d","data":{%s%d/%d",%s}`, eventType, number, eventType, key, partKey, key, number, data[1:])
+}
+
+// keyed reads from a body what keyedText has written.
+func keyed(body []byte) (a arrival, ok bool) {
+	_, rest, ok := bytes.Cut(body, []byte(partKey))
+	if !ok {
+		return a, false
+	}
+	_, err := fmt.Fscanf(bytes.NewReader(rest), "%d/%d", &a.key, &a.number)
+	return a, err == nil
+}
+
 // orderData is an event's data: an order as a shop system might tell of it, such that the body has about 1 KiB.
 func orderData(number int, sent time.Time) string {
 	return fmt.Sprintf(`{"order_id":%d,"order_no":%d,%s%d,`, 7_000_000+number, 1_000_000+number, sentKey, sent.UnixNano()) +

@@ -20,8 +20,14 @@ import (
 // children are what bench starts of itself in processes of their own, so that their CPU time can be told from its own.
 var children = map[string]func(args []string) error{"bare": postBare, "serve": serveProfiled}
 
+// scenarios is what bench measures when it is called with this word.
+const scenarios = "isolation"
+
 func main() {
 	run := bench
+	if len(os.Args) > 1 && os.Args[1] == scenarios {
+		run = func() error { return isolation(os.Args[2:]) }
+	}
 	if len(os.Args) > 1 && children[os.Args[1]] != nil {
 		run = func() error { return children[os.Args[1]](os.Args[2:]) }
 	}

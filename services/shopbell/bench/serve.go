@@ -166,3 +166,14 @@ func (s *serve) complaints() (lines []string, err error) {
 	}
 	return lines, err
 }
+
+// resident is the memory that the program has now (VmRSS), in bytes.
+func (s *serve) resident() (kib int, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.child.Process.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("read serve's memory: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	_, err = fmt.Sscan(rest, &kib)
+	return kib << 10, err
+}

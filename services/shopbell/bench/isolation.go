@@ -1,0 +1,453 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// trial is one scenario: a load on receivers that are well, and what else goes on.
+type trial struct {
+	name string
+	// webhooks are the manners of the receivers, by number; only those that are well are measured.
+	webhooks []manner
+	policy   string                          // of all webhooks, as JSON
+	rates    []rate                          // what is published
+	at       map[time.Duration]func(s *site) // what changes while it runs
+	before   int                             // events that wait for each bad receiver when it begins
+	settle   time.Duration                   // how long after the load what it left is waited for
+}
+
+// rate is events published to the webhooks from first on, one after the other, so many a second.
+type rate struct {
+	first, webhooks int
+	perSecond       int
+	bad             bool // left out of the run without bad receivers
+	inOrder         bool // one request after the other
+}
+
+// isolation runs the scenarios and prints a table of each beside the same load without the bad receivers.
+func isolation(args []string) (err error) {
+	flags := flag.NewFlagSet(scenarios, flag.ContinueOnError)
+	shopbell := flags.String("shopbell", "bin/shopbell", "the program under test")
+	length := flags.Duration("length", time.Minute, "length of each load")
+	only := flags.String("only", "", "the scenarios to run, such as 1,5; all when empty")
+	hooks := flags.Int("webhooks", 20_000, "number of webhooks of scenario 2")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 || *length < 5*time.Second || *hooks < 100 {
+		return fmt.Errorf("%q: nothing but flags is taken, -length from 5s, -webhooks from 100", args)
+	}
+	if _, err := exec.LookPath(*shopbell); err != nil {
+		return fmt.Errorf("find the program under test (make build makes it): %w", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	dir, err := os.MkdirTemp("", "shopbell-isolation-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the data: %w", err)
+	}
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w\n(data and serve's log are left in %s)", err, dir)
+			return
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	lab := &lab{program: *shopbell, dir: dir, length: *length}
+	wanted := func(n int) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), fmt.Sprint(n)) }
+	fmt.Printf("Loads of %s, each beside the same without the receivers that are not well.\n\n", *length)
+	fmt.Printf("%-64s %9s %9s %9s %9s %10s %9s %9s\n", "", "healthy/s", "p50", "p99", "p99.9", "at the bad", "peak", "at end")
+	for i, t := range trials(*hooks, *length) {
+		if !wanted(i + 1) {
+			continue
+		}
+		if err := lab.compare(ctx, i+1, t); err != nil {
+			return fmt.Errorf("scenario %d: %w", i+1, err)
+		}
+	}
+	if wanted(5) {
+		if err := lab.outage(ctx); err != nil {
+			return fmt.Errorf("scenario 5: %w", err)
+		}
+	}
+	if wanted(6) {
+		if err := lab.order(ctx); err != nil {
+			return fmt.Errorf("scenario 6: %w", err)
+		}
+	}
+	return nil
+}
+
+// trials are scenarios 1 to 4.
+func trials(hooks int, length time.Duration) []trial {
+	many := func(n int, m manner) []manner { return slices.Repeat([]manner{m}, n) }
+	half := hooks / 2
+	return []trial{
+		{
+			name: "100 webhooks, 20 hang, 100 events/s", webhooks: slices.Concat(many(80, well), many(20, hangs)),
+			policy: `{"timeout":"5s"}`, rates: []rate{{webhooks: 80, perSecond: 80}, {first: 80, webhooks: 20, perSecond: 20, bad: true}},
+		},
+		{
+			name:     fmt.Sprintf("%d webhooks, half of them dead or hanging, 1,000 events/s, then well", hooks),
+			webhooks: slices.Concat(many(half, well), many(half/2, dead), many(half-half/2, hangs)),
+			policy:   `{"timeout":"5s"}`, rates: []rate{{webhooks: half, perSecond: 500}, {first: half, webhooks: half, perSecond: 500, bad: true}},
+			at: map[time.Duration]func(*site){0: (*site).die, length: func(s *site) {
+				for i := range s.manners {
+					s.manners[i].Store(well)
+				}
+				_ = s.live(context.Background()) // if it fails, the table says so
+			}},
+			settle: 30 * time.Second,
+		},
+		{
+			name:     "a tarpit, a gzip bomb, a black hole and one that cuts, each with 50,000 waiting, beside 1,000",
+			webhooks: slices.Concat(many(1000, well), []manner{drips, bomb, silent, cuts}),
+			policy:   `{"timeout":"5s"}`, rates: []rate{{webhooks: 1000, perSecond: 200}}, before: 50_000,
+		},
+		{
+			name: "one at 50 ms per answer with 2,000 events/s, beside others at 200 events/s", webhooks: slices.Concat(many(20, well), []manner{slow}),
+			policy: `{"timeout":"5s"}`, rates: []rate{{webhooks: 20, perSecond: 200}, {first: 20, webhooks: 1, perSecond: 2000, bad: true}},
+		},
+	}
+}
+
+// lab is where trials are made.
+type lab struct {
+	program, dir string
+	length       time.Duration
+	runs         int
+}
+
+// compare runs a trial without its bad receivers and with them.
+func (l *lab) compare(ctx context.Context, number int, t trial) error {
+	for _, bad := range []bool{false, true} {
+		title := fmt.Sprintf("%d. %s", number, t.name)
+		if !bad {
+			title = fmt.Sprintf("%d. without the bad", number)
+		}
+		if err := l.run(ctx, title, t, bad); err != nil {
+			return err
+		}
+	}
+	fmt.Println()
+	return nil
+}
+
+// open starts a serve and a site of its own.
+func (l *lab) open(ctx context.Context, receivers int) (*serve, *site, error) {
+	l.runs++
+	s, err := startServe(ctx, l.program, filepath.Join(l.dir, fmt.Sprint(l.runs)), "")
+	if err != nil {
+		return nil, nil, fmt.Errorf("start serve: %w", err)
+	}
+	where, err := startSite(ctx, receivers)
+	if err != nil {
+		s.kill()
+		return nil, nil, err
+	}
+	return s, where, nil
+}
+
+const place = "place" // the shop, and the receivers' path
+
+func typeOf(webhook int) string { return fmt.Sprintf("to.%d", webhook) }
+
+// register makes the webhooks: each wants the events of a type of its own.
+func register(ctx context.Context, s *serve, where *site, manners []manner, policy string) error {
+	return inParallel(ctx, len(manners), 16, func(ctx context.Context, i int) error {
+		text := fmt.Sprintf(`{"url":%q,"events":[%q],"profile":"standard","policy":%s}`, where.target(place, i, manners[i]), typeOf(i), policy)
+		_, err := do(ctx, http.MethodPost, s.url+"/v1/shops/"+place+"/webhooks", http.Header{"Content-Type": {"application/json"}}, text, http.StatusOK)
+		if err != nil {
+			return fmt.Errorf("register a webhook: %w", err)
+		}
+		where.manners[i].Store(manners[i])
+		return nil
+	})
+}
+
+// run runs a trial once and prints its line.
+func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, where, err := l.open(ctx, len(t.webhooks))
+	if err != nil {
+		return err
+	}
+	defer s.kill()
+	if err := register(ctx, s, where, t.webhooks, t.policy); err != nil {
+		return err
+	}
+	p := publisher(s.url)
+	if bad && t.before > 0 {
+		for i, m := range t.webhooks {
+			if m != well {
+				if err := flood(ctx, p, i, t.before); err != nil {
+					return err
+				}
+			}
+		}
+		time.Sleep(5 * time.Second) // what waits waits
+	}
+	s.forgetPeak()
+	began := time.Now()
+	if bad {
+		for at, change := range t.at {
+			if at == 0 {
+				change(where)
+			} else {
+				defer time.AfterFunc(at, func() { change(where) }).Stop()
+			}
+		}
+	}
+	var publishing errgroup.Group
+	published := make([]int, len(t.rates))
+	for i, r := range t.rates {
+		if r.bad && !bad {
+			continue
+		}
+		publishing.Go(func() (err error) {
+			published[i], err = pour(ctx, p, r, l.length)
+			return err
+		})
+	}
+	if err := publishing.Wait(); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	wanted, missing := 0, 0
+	for i, r := range t.rates {
+		if !r.bad {
+			wanted += published[i]
+		}
+	}
+	missing = where.missing(ctx, t.webhooks, func(m manner) bool { return m == well }, wanted, 20*time.Second)
+	var latency []time.Duration
+	atBad := int64(0)
+	for i, m := range t.webhooks {
+		p := where.spot(place, i)
+		if m == well {
+			p.mu.Lock()
+			latency = append(latency, p.latency...)
+			p.mu.Unlock()
+		} else {
+			atBad += p.requests.Load()
+		}
+	}
+	peak, err := s.peak()
+	if err != nil {
+		return err
+	}
+	now, err := s.resident()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%-64.64s %9.1f %9s %9s %9s %10d %5d MiB %5d MiB\n", title, float64(len(latency))/took.Seconds(), quantile(latency, 0.5), quantile(latency, 0.99),
+		quantile(latency, 0.999), atBad, peak>>20, now>>20)
+	if missing > 0 {
+		fmt.Printf("   %d deliveries to receivers that are well did not arrive\n", missing)
+	}
+	if bad && t.settle > 0 {
+		all := 0
+		for _, n := range published {
+			all += n
+		}
+		since := time.Now()
+		left := where.missing(ctx, t.webhooks, func(manner) bool { return true }, all, t.settle)
+		fmt.Printf("   of all %d events %d had not arrived %s after the bad were well again; it took %.1fs\n", all, left, t.settle, time.Since(since).Seconds())
+	}
+	return nil
+}
+
+// missing waits until as many deliveries as wanted have come to the receivers of some manners, and says how many have not.
+func (s *site) missing(ctx context.Context, manners []manner, which func(manner) bool, wanted int, patience time.Duration) int {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		n := 0
+		for i, m := range manners {
+			if which(m) {
+				p := s.spot(place, i)
+				p.mu.Lock()
+				n += len(p.latency)
+				p.mu.Unlock()
+			}
+		}
+		if n >= wanted || time.Now().After(deadline) || ctx.Err() != nil {
+			return wanted - n
+		}
+	}
+}
+
+// flood publishes events for one webhook as fast as it goes.
+func flood(ctx context.Context, p publisher, webhook, events int) error {
+	return inParallel(ctx, events/1000, 2, func(ctx context.Context, batch int) error {
+		var text strings.Builder
+		for i := range 1000 {
+			text.WriteString(keyedText(typeOf(webhook), i, -1-batch*1000-i, time.Now()) + "\n")
+		}
+		return p.publish(ctx, place, "application/x-ndjson", text.String(), 1000)
+	})
+}
+
+// pour publishes at a rate, in small batches whose events are each as old as their place in time says.
+func pour(ctx context.Context, p publisher, r rate, length time.Duration) (published int, err error) {
+	const tick = 10 * time.Millisecond
+	var requests errgroup.Group
+	requests.SetLimit(64)
+	if r.inOrder {
+		requests.SetLimit(1)
+	}
+	began := time.Now()
+	for at := time.Duration(0); at < length && ctx.Err() == nil; at += tick {
+		time.Sleep(time.Until(began.Add(at)))
+		due := int(float64(r.perSecond) * (at + tick).Seconds())
+		var text strings.Builder
+		n := 0
+		for ; published < due; published++ {
+			webhook := r.first + published%r.webhooks
+			text.WriteString(keyedText(typeOf(webhook), published, published, time.Now()) + "\n")
+			n++
+		}
+		if n > 0 {
+			requests.Go(func() error { return p.publish(ctx, place, "application/x-ndjson", text.String(), n) })
+		}
+	}
+	return published, requests.Wait()
+}
+
+// outage is scenario 5: one receiver that is away, and how soon what came meanwhile is there once it is back.
+func (l *lab) outage(ctx context.Context) error {
+	for _, ordered := range []string{"none", "webhook"} {
+		if err := l.outageOf(ctx, ordered); err != nil {
+			return err
+		}
+	}
+	fmt.Println()
+	return nil
+}
+
+func (l *lab) outageOf(ctx context.Context, ordered string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, where, err := l.open(ctx, 1)
+	if err != nil {
+		return err
+	}
+	defer s.kill()
+	if err := register(ctx, s, where, []manner{dead}, fmt.Sprintf(`{"ordered":%q}`, ordered)); err != nil {
+		return err
+	}
+	away := l.length / 2
+	backlog := int(50 * away.Seconds())
+	var back time.Time
+	published := make(chan error, 1)
+	events := 0
+	go func() {
+		var err error
+		events, err = pour(ctx, publisher(s.url), rate{webhooks: 1, perSecond: 50, inOrder: true}, away+15*time.Second)
+		published <- err
+	}()
+	time.Sleep(5 * time.Second)
+	where.die()
+	time.Sleep(away)
+	if err := where.live(ctx); err != nil {
+		return err
+	}
+	back = time.Now()
+	p := where.spot(place, 0)
+	before := int(50 * 5)
+	for deadline := back.Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		p.mu.Lock()
+		n := len(p.latency)
+		p.mu.Unlock()
+		if n >= before+backlog {
+			break
+		}
+	}
+	took := time.Since(back)
+	if err := <-published; err != nil {
+		return err
+	}
+	left := where.missing(ctx, []manner{dead}, func(manner) bool { return true }, events, time.Minute)
+	inversions := 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := 1; i < len(p.order); i++ {
+		if p.order[i].number < p.order[i-1].number {
+			inversions++
+		}
+	}
+	fmt.Printf("5. away for %s under 50 events/s, ordered: %-8s backlog of %d there %.2fs after the return, %d of %d out of order, %d missing, %d repeats\n",
+		away, ordered+",", backlog, took.Seconds(), inversions, len(p.order), left, p.repeats)
+	return nil
+}
+
+// order is scenario 6: what order by key costs with a receiver that fails one time in five.
+func (l *lab) order(ctx context.Context) error {
+	rates := map[string]float64{}
+	for _, ordered := range []string{"none", "key"} {
+		took, inversions, events, err := l.orderOf(ctx, ordered)
+		if err != nil {
+			return err
+		}
+		rates[ordered] = float64(events) / took.Seconds()
+		fmt.Printf("6. 10,000 keys, a receiver that fails 20 %%, ordered: %-5s %d events in %.1fs, %.0f/s, %d out of their key's order\n",
+			ordered+",", events, took.Seconds(), rates[ordered], inversions)
+	}
+	fmt.Printf("   the rate in order is %.2f of that without\n", rates["key"]/rates["none"])
+	return nil
+}
+
+func (l *lab) orderOf(ctx context.Context, ordered string) (took time.Duration, inversions, events int, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, where, err := l.open(ctx, 1)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer s.kill()
+	policy := fmt.Sprintf(`{"ordered":%q,"retry_schedule":["1s","2s","4s","8s","16s"]}`, ordered)
+	if err := register(ctx, s, where, []manner{falters}, policy); err != nil {
+		return 0, 0, 0, err
+	}
+	const keys = 10_000
+	events = 40_000
+	began := time.Now()
+	// One request after the other: the order of the keys is that in which they were accepted.
+	for number := 0; number < events; {
+		var text strings.Builder
+		for range 100 {
+			text.WriteString(keyedText(typeOf(0), number%keys, number, time.Now()) + "\n")
+			number++
+		}
+		if err := publisher(s.url).publish(ctx, place, "application/x-ndjson", text.String(), 100); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	if left := where.missing(ctx, []manner{falters}, func(manner) bool { return true }, events, 3*time.Minute); left > 0 {
+		return 0, 0, 0, fmt.Errorf("ordered %s: %d of %d did not arrive", ordered, left, events)
+	}
+	p := where.spot(place, 0)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := map[int]int{}
+	for _, a := range p.order {
+		if before, ok := last[a.key]; ok && a.number < before {
+			inversions++
+		}
+		last[a.key] = a.number
+	}
+	return p.last.Sub(began), inversions, events, nil
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// manner is how a receiver behaves.
+type manner string
+
+const (
+	well    manner = "well"
+	hangs   manner = "hangs"   // reads, and never answers
+	dead    manner = "dead"    // nobody listens; it lives at an address of its own
+	slow    manner = "slow"    // answers after 50 ms
+	drips   manner = "drips"   // answers one byte a second
+	bomb    manner = "bomb"    // answers 1 GiB of zeros, packed
+	silent  manner = "silent"  // accepts the connection and reads nothing
+	cuts    manner = "cuts"    // closes in the middle of its answer
+	falters manner = "falters" // answers 503 one time in five
+)
+
+// site is many receivers on one machine, each with a path and a manner of its own. It may be used at once.
+type site struct {
+	url     string
+	silent  string // the address of those that read nothing
+	mortal  string // the address of those that can be dead
+	server  *http.Server
+	life    net.Listener // of the mortal; nil while they are dead
+	ended   <-chan struct{}
+	zeros   []byte
+	healthy sync.Map // by path: *spot
+
+	manners []atomic.Value // by number: manner
+}
+
+// spot is what one receiver has seen.
+type spot struct {
+	requests atomic.Int64
+
+	mu      sync.Mutex // guards what follows
+	seen    map[string]bool
+	latency []time.Duration // of the distinct ones that were answered 2xx
+	order   []arrival
+	last    time.Time
+	repeats int
+}
+
+// arrival is an event that has arrived for the first time.
+type arrival struct{ key, number int }
+
+// startSite starts receivers that are all well; it ends with ctx.
+func startSite(ctx context.Context, receivers int) (*site, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("start the receivers: %w", err)
+	}
+	mute, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("start the receivers: %w", err)
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	for range 1 << 10 {
+		_, _ = z.Write(make([]byte, 1<<20)) // into memory
+	}
+	_ = z.Close()
+	s := &site{url: "http://" + l.Addr().String(), silent: "http://" + mute.Addr().String(), ended: ctx.Done(), zeros: packed.Bytes(), manners: make([]atomic.Value, receivers)}
+	for i := range s.manners {
+		s.manners[i].Store(well)
+	}
+	s.server = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
+	go func() { _ = s.server.Serve(l) }()
+	s.mortal = "127.0.0.1:0"
+	if err := s.live(ctx); err != nil {
+		return nil, err
+	}
+	go func() { // connections are accepted, and nothing is read from them
+		var kept []net.Conn
+		for {
+			c, err := mute.Accept()
+			if err != nil {
+				for _, c := range kept {
+					_ = c.Close()
+				}
+				return
+			}
+			kept = append(kept, c)
+		}
+	}()
+	context.AfterFunc(ctx, func() { _ = s.server.Close(); _ = mute.Close() })
+	return s, nil
+}
+
+// live has the mortal receivers listen.
+func (s *site) live(ctx context.Context) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", strings.TrimPrefix(s.mortal, "http://"))
+	if err != nil {
+		return fmt.Errorf("start the receivers that can die: %w", err)
+	}
+	s.mortal, s.life = "http://"+l.Addr().String(), &mortals{Listener: l}
+	go func() { _ = s.server.Serve(s.life) }()
+	return nil
+}
+
+// die has nobody listen any more where the mortal receivers were, and cuts what they have.
+func (s *site) die() { _ = s.life.Close() }
+
+// mortals is a listener that takes its connections with it.
+type mortals struct {
+	net.Listener
+	mu    sync.Mutex // guards conns
+	conns []net.Conn
+}
+
+// Accept is net.Listener's.
+func (m *mortals) Accept() (net.Conn, error) {
+	c, err := m.Listener.Accept()
+	if err == nil {
+		m.mu.Lock()
+		m.conns = append(m.conns, c)
+		m.mu.Unlock()
+	}
+	return c, err
+}
+
+// Close is net.Listener's, and closes what was accepted.
+func (m *mortals) Close() error {
+	err := m.Listener.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.conns {
+		_ = c.Close()
+	}
+	m.conns = nil
+	return err
+}
+
+// target is the URL of a receiver in a scenario. Those that are dead or silent live elsewhere for good.
+func (s *site) target(load string, number int, m manner) string {
+	path := "/" + load + "/" + strconv.Itoa(number)
+	switch m {
+	case silent:
+		return s.silent + path
+	case dead:
+		return s.mortal + path
+	}
+	return s.url + path
+}
+
+func (s *site) spot(load string, number int) *spot {
+	v, _ := s.healthy.LoadOrStore("/"+load+"/"+strconv.Itoa(number), &spot{seen: map[string]bool{}})
+	return v.(*spot)
+}
+
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	load, text, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	number, err := strconv.Atoi(text)
+	if err != nil || number >= len(s.manners) {
+		http.NotFound(w, r)
+		return
+	}
+	p := s.spot(load, number)
+	request := p.requests.Add(1)
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	switch s.manners[number].Load() {
+	case hangs:
+		select {
+		case <-s.ended:
+		case <-r.Context().Done():
+		}
+		return
+	case slow:
+		time.Sleep(50 * time.Millisecond)
+	case drips:
+		hijackSlowly(w, s.ended)
+		return
+	case bomb:
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = w.Write(s.zeros)
+	case cuts:
+		hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+		return
+	case falters:
+		if request%5 == 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+	}
+	sent, err := sentTime(body)
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if id := r.Header.Get("webhook-id"); p.seen[id] {
+		p.repeats++
+	} else {
+		p.seen[id] = true
+		p.latency = append(p.latency, now.Sub(sent))
+		p.last = now
+		if at, ok := keyed(body); ok {
+			p.order = append(p.order, at)
+		}
+	}
+}
+
+// hijack answers what is no answer, and closes.
+func hijack(w http.ResponseWriter, text string) {
+	c, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	_, _ = io.WriteString(c, text) // he may be gone
+	_ = c.Close()
+}
+
+func hijackSlowly(w http.ResponseWriter, ended <-chan struct{}) {
+	c, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer func() { _ = c.Close() }()
+	_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n") // he may be gone
+	for {
+		if _, err := io.WriteString(c, "x"); err != nil {
+			return
+		}
+		select {
+		case <-ended:
+			return
+		case <-time.After(time.Second):
+		}
+	}
+}
