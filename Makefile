@@ -41,6 +41,7 @@ bench: bin/shopbell ## measure the whole pipeline beside a bare HTTP client (som
 .PHONY: bench-log
 bench-log: ## measure the log's stores with ten million attempts (an hour, 25 GB below /tmp); make bench-log ROWS=100000 is quick
 	$(GO) run ./services/log/bench -rows $(or $(ROWS),10000000)
+
 .PHONY: bench-isolation
 bench-isolation: bin/shopbell ## measure what receivers that hang, die or flood do to the others (a quarter of an hour; run nothing else)
 	$(GO) run ./services/shopbell/bench isolation -shopbell bin/shopbell
