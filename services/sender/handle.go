@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -349,7 +350,11 @@ func (s *Sender) exchangeWith(ctx context.Context, d *contract.Delivery, w *webh
 	propagation.TraceContext{}.Inject(ctx, lower(h))
 	s.inFlight.Inc()
 	defer s.inFlight.Dec()
-	return do(ctx, s.client, w.Webhook.Url, h, text, w.Policy.Timeout, int64(s.cfg.MaxResponseBytes))
+	x := do(ctx, s.client, w.Webhook.Url, h, text, w.Policy.Timeout, int64(s.cfg.MaxResponseBytes))
+	if _, key := w.APIKey(); key != "" { // some receivers send back what they are sent
+		x.body = bytes.ReplaceAll(x.body, []byte(key), []byte(mask))
+	}
+	return x
 }
 
 // lower writes a trace into headers under the names that W3C gives them.

@@ -178,7 +178,7 @@ func shown(h http.Header, masked bool) []*shopbellv1.Header {
 	out := make([]*shopbellv1.Header, 0, len(h))
 	for name, values := range h {
 		for _, value := range values {
-			if key.Looks(value) || masked && slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(strings.ToLower(name), word) }) {
+			if strings.Contains(value, key.Prefix) || masked && slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(strings.ToLower(name), word) }) {
 				value = mask
 			}
 			out = append(out, &shopbellv1.Header{Name: readable(name), Value: readable(value)})

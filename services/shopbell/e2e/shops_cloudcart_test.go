@@ -68,6 +68,10 @@ func TestCloudCart_S3_02_DefaultOrOneThatWasCreated(t *testing.T) {
 		t.Errorf("a new shop's keys: got %+v, want Default alone, without the key itself", list)
 	}
 	made := get[apiKey](t, h, "POST", s.at+"/api_keys", `{"label": "Zapier", "purpose": "webhooks"}`)
+	r.answerBy("/created", func(in *received) answer { // one that sends back what it is sent
+		echo := "key=" + in.header.Get("X-Api-Key")
+		return answer{code: 200, body: echo, header: map[string]string{"X-Echo": echo}}
+	})
 	s.webhook(t, r.url+"/none") // C7: off by default
 	changed := s.webhook(t, r.url+"/default", `"api_key_id": "key_default"`)
 	s.webhook(t, r.url+"/created", `"api_key_id": "`+made.ID+`"`)
