@@ -218,7 +218,7 @@ func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 		add("error_class =", store.Key(f.ErrorClass))
 	}
 	if f.Codes.None {
-		all = append(all, "response_code = 0 AND attempt_at IS NOT NULL")
+		all = append(all, "response_code = 0 AND attempts_made > 0")
 	} else if f.Codes.High > 0 {
 		add("response_code >=", f.Codes.Low)
 		add("response_code <=", f.Codes.High)

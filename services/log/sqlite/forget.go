@@ -165,7 +165,7 @@ func (s *Store) patrol(ctx context.Context, until time.Time) error {
 	case err == nil:
 		s.patrolled = to
 	case errors.Is(err, sql.ErrNoRows): // the rest of them; then from the beginning
-		to, s.patrolled = [2]string{"\U0010FFFF"}, [2]string{}
+		to, s.patrolled = lastKey, [2]string{}
 	default:
 		return fmt.Errorf("look for old decisions: %w", err)
 	}

@@ -102,6 +102,8 @@ func dsn(path string) string {
 		"synchronous(FULL)",
 		// Another process at the file (a backup, somebody's shell) is waited for.
 		"busy_timeout(10000)",
+		// What is deleted or moved within a page is overwritten there, so that Expunge has only freed pages to see to.
+		"secure_delete(FAST)",
 		// 16 MB of pages: the upper levels of all trees.
 		"cache_size(-16000)",
 		// The write-ahead log goes into the file 32 MB at a time, and not 4: a page that many batches change is written

@@ -5,18 +5,21 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 
 	"shopbell.dev/services/log/store"
 )
 
-// A delivery's row: which it is, and what may change. An update leaves the first part alone, and so the indexes.
+// A delivery's row: which it is, what it was made with, and what becomes of it. An update leaves the first part alone, and
+// nearly every update the second, too, and so the indexes: they would be written even with what they hold.
 const (
 	stateKey  = `shop_id, id, webhook_id`
-	stateRest = `event_id, event_type, test, created_at, due, status, attempts_made, response_code, error_class,
+	stateBase = `event_id, event_type, test, created_at, due`
+	stateRest = `status, attempts_made, response_code, error_class,
 	attempt_started_at, attempt_at, attempt_status, attempt_reason, next_attempt_at,
 	change_at, change_status, change_reason`
-	stateColumns = stateKey + ", " + stateRest
+	stateColumns = stateKey + ", " + stateBase + ", " + stateRest
 )
 
 // statements are prepared once: parsing costs more than writing a row. The inserts leave a row alone that is there.
@@ -24,6 +27,7 @@ type statements struct {
 	insertEvent                                  *sql.Stmt
 	insertDecision, readDecision, updateDecision *sql.Stmt
 	insertDelivery, readDelivery, updateDelivery *sql.Stmt
+	updateBase                                   *sql.Stmt
 	insertAttempt, insertChange, raiseLateness   *sql.Stmt
 	readStats, writeStats                        *sql.Stmt
 }
@@ -46,9 +50,9 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 
 		insertDelivery: one(`INSERT INTO deliveries (` + stateColumns + `)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`),
-		readDelivery: one(`SELECT ` + stateColumns + ` FROM deliveries WHERE shop_id = ? AND id = ?`),
-		updateDelivery: one(`UPDATE deliveries SET (` + stateRest + `) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
-			WHERE shop_id = ? AND id = ?`),
+		readDelivery:   one(`SELECT ` + stateColumns + ` FROM deliveries WHERE shop_id = ? AND id = ?`),
+		updateDelivery: one(`UPDATE deliveries SET (` + stateRest + `) = (?,?,?,?,?,?,?,?,?,?,?,?) WHERE shop_id = ? AND id = ?`),
+		updateBase:     one(`UPDATE deliveries SET (` + stateBase + `) = (?,?,?,?,?) WHERE shop_id = ? AND id = ?`),
 
 		insertAttempt: one(`INSERT INTO attempts (shop_id, delivery_id, number, started_at, record)
 			VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING`),
@@ -70,7 +74,7 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 func (s statements) on(ctx context.Context, tx *sql.Tx) statements {
 	for _, stmt := range []**sql.Stmt{
 		&s.insertEvent, &s.insertDecision, &s.readDecision, &s.updateDecision,
-		&s.insertDelivery, &s.readDelivery, &s.updateDelivery, &s.insertAttempt, &s.insertChange, &s.raiseLateness,
+		&s.insertDelivery, &s.readDelivery, &s.updateDelivery, &s.updateBase, &s.insertAttempt, &s.insertChange, &s.raiseLateness,
 		&s.readStats, &s.writeStats,
 	} {
 		*stmt = tx.StmtContext(ctx, *stmt)
@@ -178,7 +182,13 @@ func (w writer) delivery(ctx context.Context, d store.State) error {
 		return nil
 	}
 	w.tally.Delivery(stored, merged)
-	_, err = w.exec(ctx, w.updateDelivery, append(stateArgs(merged)[3:], d.ShopID, d.ID)...)
+	args := stateArgs(merged)[3:]
+	if base := args[:5]; !slices.Equal(base, stateArgs(stored)[3:8]) {
+		if _, err := w.exec(ctx, w.updateBase, append(slices.Clone(base), d.ShopID, d.ID)...); err != nil {
+			return err
+		}
+	}
+	_, err = w.exec(ctx, w.updateDelivery, append(args[5:], d.ShopID, d.ID)...)
 	return err
 }
 

@@ -52,6 +52,14 @@ type Store interface {
 	// what there is to do before it returns. Replicas may call it at once: one of them does it.
 	Forget(ctx context.Context, now time.Time, keep Keep) (Forgotten, error)
 
+	// Holding are the ids of the shop's events that hold a text (see Needle) in their data, or in what was sent and answered
+	// for them. It reads all that there is of the shop.
+	Holding(ctx context.Context, shopID, text string) ([]string, error)
+
+	// Expunge removes these events of the shop with all that became of them. It leaves
+	// statistics. Calling it again removes what came meanwhile.
+	Expunge(ctx context.Context, shopID string, these Events) (Expunged, error)
+
 	// Size is how many bytes the log takes on disk.
 	Size(ctx context.Context) (int64, error)
 
@@ -81,6 +89,15 @@ type Forgotten struct {
 	// ForSize says that it had to go before its time, because the log was too large.
 	ForSize bool
 }
+
+// Events are ids of events, or all events.
+type Events struct {
+	IDs []string
+	All bool
+}
+
+// Expunged is how many rows were removed.
+type Expunged struct{ Events, Decisions, Deliveries, Attempts, Changes int64 }
 
 // Page is a part of a list of deliveries.
 type Page struct {

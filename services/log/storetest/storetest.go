@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t testing.TB) store.Store) {
 		{"what is old is forgotten, whole, and what is young is not", forgetsByAge},
 		{"the disk stays under its ceiling at ten times the usual load for 40 days", staysUnderItsCeiling},
 		{"writers go on while the log forgets", forgetsBesideWriters},
+		{"a person or a shop is expunged, wherever it stands, and nobody else is", expunges},
 		{"statistics count everything once, however it comes", countsOnce},
 		{"statistics of writers at once add up", countsOnceForMany},
 		{"hours become days without changing a sum", thinsHours},
