@@ -220,3 +220,39 @@ func TestRead_GivesWhatIsStoredFromAPlaceOn(t *testing.T) {
 		t.Errorf("got %d from a time to come on, want none", len(none))
 	}
 }
+
+func TestLag_IsWhatIsStoredAndNotAnswered(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	if lag, err := b.Lag(t.Context(), contract.LogEvents); err != nil || lag.Messages != 0 || !lag.Oldest.IsZero() {
+		t.Errorf("of nothing: got %+v, %v; want none", lag, err)
+	}
+	before := time.Now()
+	if err := b.Publish(t.Context(), event("1"), event("2"), event("3")); err != nil {
+		t.Fatal(err)
+	}
+	lag, err := b.Lag(t.Context(), contract.LogEvents)
+	if err != nil || lag.Messages != 3 || lag.Oldest.Before(before.Add(-time.Second)) || lag.Oldest.After(time.Now().Add(time.Second)) {
+		t.Errorf("got %+v, %v; want 3 messages, the oldest of now", lag, err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	taken := make(chan bus.Message, 3)
+	ended := make(chan error, 1)
+	go func() { ended <- b.Consume(ctx, contract.LogEvents, 3, func(m bus.Message) { taken <- m }) }()
+	first, second := <-taken, <-taken
+	<-taken
+	if err := second.DoubleAck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if lag, err := b.Lag(t.Context(), contract.LogEvents); err != nil || lag.Messages != 2 || lag.Oldest.IsZero() {
+		t.Errorf("one of three answered: got %+v, %v; want two, and the first still", lag, err)
+	}
+	if err := first.DoubleAck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

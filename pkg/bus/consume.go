@@ -169,3 +169,40 @@ func (b *Bus) Pending(ctx context.Context, name string) (waiting uint64, unanswe
 	}
 	return info.NumPending, info.NumAckPending, nil
 }
+
+// Lag is how far a consumer's work is behind what is stored.
+type Lag struct {
+	// Messages are those that nobody has answered yet.
+	Messages uint64
+	// Oldest is when the oldest of them was stored; zero when there is none.
+	Oldest time.Time
+}
+
+// Lag is how far a consumer's work is behind.
+func (b *Bus) Lag(ctx context.Context, name string) (Lag, error) {
+	c, err := b.consumer(ctx, name)
+	if err != nil {
+		return Lag{}, err
+	}
+	info, err := c.Info(ctx)
+	if err != nil {
+		return Lag{}, fmt.Errorf("ask for consumer %s: %w", name, err)
+	}
+	lag := Lag{Messages: info.NumPending + uint64(info.NumAckPending)}
+	if lag.Messages == 0 {
+		return lag, nil
+	}
+	s, err := b.Stream(ctx, info.Stream)
+	if err != nil {
+		return lag, err
+	}
+	oldest, err := s.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(info.Config.FilterSubject))
+	if errors.Is(err, jetstream.ErrMsgNotFound) { // answered meanwhile
+		return Lag{}, nil
+	}
+	if err != nil {
+		return lag, fmt.Errorf("read the oldest message of consumer %s: %w", name, err)
+	}
+	lag.Oldest = oldest.Time
+	return lag, nil
+}

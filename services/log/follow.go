@@ -27,6 +27,7 @@ func (l *Log) Run(ctx context.Context, ready func()) error {
 	followers, work := errgroup.WithContext(ctx)
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogEvents, how, l.writeEvents) })
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogOutcomes, how, l.writeRecords) })
+	followers.Go(func() error { l.watchLag(work); return nil })
 	followers.Go(func() error { return l.tails.run(work) })
 	followers.Go(func() error { return l.replays.run(work) })
 	followers.Go(func() error { l.thinStats(work); return nil })
@@ -94,7 +95,6 @@ func (l *Log) untilWritten(ctx context.Context, stream string, batch []bus.Messa
 			return began, nil
 		}
 		l.away.noted(ctx, stream, err)
-		l.observeLag(batch)
 		select {
 		case <-l.env.Stopping:
 			return began, err
@@ -109,16 +109,10 @@ func (l *Log) writeOnce(ctx context.Context, b store.Batch) error {
 	return l.store.Write(ctx, b)
 }
 
-func (l *Log) observeLag(batch []bus.Message) {
-	if meta, err := batch[0].Metadata(); err == nil {
-		l.lag.Set(time.Since(meta.Timestamp).Seconds())
-	}
-}
-
 // away tells people that the store takes nothing, once in a while, and when it does again.
 type away struct {
 	log     *slog.Logger
-	trouble func(string) // see run.Env
+	trouble func(string) // has /readyz say it
 
 	mu      sync.Mutex      // guards what follows
 	waiting map[string]bool // the streams whose messages wait
@@ -166,7 +160,6 @@ func (l *Log) write(ctx context.Context, stream string, batch []bus.Message, b s
 	}
 	l.writing.Observe(time.Since(began).Seconds())
 	l.written.WithLabelValues(stream).Add(float64(len(batch)))
-	l.observeLag(batch)
 	for _, m := range batch {
 		if in := bus.Extract(ctx, m.Headers()); trace.SpanContextFromContext(in).IsSampled() {
 			_, span := l.env.Tracer.Start(in, "write to the log", trace.WithTimestamp(began), trace.WithSpanKind(trace.SpanKindConsumer))

@@ -88,10 +88,12 @@ type Log struct {
 	webhooks *webhook.Directory // to read single ones from the bucket; it follows nothing
 	tails    *tails
 	replays  *replays
+	trouble  *trouble
 
 	away    away
 	written *prometheus.CounterVec
-	lag     prometheus.Gauge
+	lag     *prometheus.GaugeVec
+	pending *prometheus.GaugeVec
 	writing prometheus.Histogram
 
 	size, forgotten prometheus.Gauge
@@ -109,18 +111,20 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	troubles := &trouble{tell: env.Trouble}
 	l := &Log{
+		trouble: troubles, away: away{log: env.Log, trouble: func(text string) { troubles.note("store", text) }},
 		queries: queries{store: st}, cfg: cfg, env: env, webhooks: webhooks, tails: newTails(env),
-		away:    away{log: env.Log, trouble: env.Trouble},
 		written: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shopbell_log_written_total", Help: "Messages that the log has written, by stream."}, []string{"stream"}),
-		lag:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_log_lag_seconds", Help: "Age of the oldest message in the batch that was written last, or cannot be written."}),
+		lag:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "shopbell_log_lag_seconds", Help: "Age of the oldest message that the log has not written yet, by stream; 0: there is none."}, []string{"stream"}),
+		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "shopbell_log_pending", Help: "Messages that the log has not written yet, by stream."}, []string{"stream"}),
 		writing: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shopbell_log_write_seconds", Help: "Time that writing a batch took.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
 		}),
 		size:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_log_bytes", Help: "Disk that the log takes."}),
 		forgotten: prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_log_forgotten_until_seconds", Help: "Unix time before which the detail of events was forgotten last; 0: none since the start."}),
 	}
-	env.Metrics.MustRegister(l.written, l.lag, l.writing, l.size, l.forgotten)
+	env.Metrics.MustRegister(l.written, l.lag, l.pending, l.writing, l.size, l.forgotten)
 	if l.replays, err = openReplays(ctx, l); err != nil {
 		return nil, err
 	}

@@ -27,6 +27,162 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Asks how far the log is behind.
+type GetLogLagRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLogLagRequest) Reset() {
+	*x = GetLogLagRequest{}
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLogLagRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLogLagRequest) ProtoMessage() {}
+
+func (x *GetLogLagRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLogLagRequest.ProtoReflect.Descriptor instead.
+func (*GetLogLagRequest) Descriptor() ([]byte, []int) {
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{0}
+}
+
+// How far the log is behind.
+type GetLogLagResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each kind of what the log follows.
+	Lags          []*LogLag `protobuf:"bytes,1,rep,name=lags,proto3" json:"lags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLogLagResponse) Reset() {
+	*x = GetLogLagResponse{}
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLogLagResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLogLagResponse) ProtoMessage() {}
+
+func (x *GetLogLagResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLogLagResponse.ProtoReflect.Descriptor instead.
+func (*GetLogLagResponse) Descriptor() ([]byte, []int) {
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *GetLogLagResponse) GetLags() []*LogLag {
+	if x != nil {
+		return x.Lags
+	}
+	return nil
+}
+
+// How far the log is behind one kind of what it follows.
+type LogLag struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "events", or "outcomes": what was decided and attempted.
+	Of string `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"`
+	// How many the log has not written yet.
+	Messages int32 `protobuf:"varint,2,opt,name=messages,proto3" json:"messages,omitempty"`
+	// When the oldest of them happened. Absent: there is none.
+	OldestAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=oldest_at,json=oldestAt,proto3" json:"oldest_at,omitempty"`
+	// How long ago that is. 0: there is none.
+	BehindSeconds float64 `protobuf:"fixed64,4,opt,name=behind_seconds,json=behindSeconds,proto3" json:"behind_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogLag) Reset() {
+	*x = LogLag{}
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogLag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogLag) ProtoMessage() {}
+
+func (x *LogLag) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogLag.ProtoReflect.Descriptor instead.
+func (*LogLag) Descriptor() ([]byte, []int) {
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LogLag) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *LogLag) GetMessages() int32 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *LogLag) GetOldestAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestAt
+	}
+	return nil
+}
+
+func (x *LogLag) GetBehindSeconds() float64 {
+	if x != nil {
+		return x.BehindSeconds
+	}
+	return 0
+}
+
 // Which event to read.
 type GetEventRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -40,7 +196,7 @@ type GetEventRequest struct {
 
 func (x *GetEventRequest) Reset() {
 	*x = GetEventRequest{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[0]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +208,7 @@ func (x *GetEventRequest) String() string {
 func (*GetEventRequest) ProtoMessage() {}
 
 func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[0]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,7 +221,7 @@ func (x *GetEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEventRequest.ProtoReflect.Descriptor instead.
 func (*GetEventRequest) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{0}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetEventRequest) GetShopId() string {
@@ -118,7 +274,7 @@ type ListDeliveriesRequest struct {
 
 func (x *ListDeliveriesRequest) Reset() {
 	*x = ListDeliveriesRequest{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[1]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +286,7 @@ func (x *ListDeliveriesRequest) String() string {
 func (*ListDeliveriesRequest) ProtoMessage() {}
 
 func (x *ListDeliveriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[1]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +299,7 @@ func (x *ListDeliveriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeliveriesRequest.ProtoReflect.Descriptor instead.
 func (*ListDeliveriesRequest) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{1}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListDeliveriesRequest) GetShopId() string {
@@ -253,7 +409,7 @@ type ListDeliveriesResponse struct {
 
 func (x *ListDeliveriesResponse) Reset() {
 	*x = ListDeliveriesResponse{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[2]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +421,7 @@ func (x *ListDeliveriesResponse) String() string {
 func (*ListDeliveriesResponse) ProtoMessage() {}
 
 func (x *ListDeliveriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[2]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +434,7 @@ func (x *ListDeliveriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeliveriesResponse.ProtoReflect.Descriptor instead.
 func (*ListDeliveriesResponse) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{2}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListDeliveriesResponse) GetDeliveries() []*v1.Delivery {
@@ -323,7 +479,7 @@ type TailDeliveriesResponse struct {
 
 func (x *TailDeliveriesResponse) Reset() {
 	*x = TailDeliveriesResponse{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[3]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +491,7 @@ func (x *TailDeliveriesResponse) String() string {
 func (*TailDeliveriesResponse) ProtoMessage() {}
 
 func (x *TailDeliveriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[3]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +504,7 @@ func (x *TailDeliveriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailDeliveriesResponse.ProtoReflect.Descriptor instead.
 func (*TailDeliveriesResponse) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{3}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TailDeliveriesResponse) GetId() string {
@@ -397,7 +553,7 @@ type ExportDeliveriesResponse struct {
 
 func (x *ExportDeliveriesResponse) Reset() {
 	*x = ExportDeliveriesResponse{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[4]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +565,7 @@ func (x *ExportDeliveriesResponse) String() string {
 func (*ExportDeliveriesResponse) ProtoMessage() {}
 
 func (x *ExportDeliveriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[4]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +578,7 @@ func (x *ExportDeliveriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportDeliveriesResponse.ProtoReflect.Descriptor instead.
 func (*ExportDeliveriesResponse) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{4}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExportDeliveriesResponse) GetDeliveries() []*v1.Delivery {
@@ -443,7 +599,7 @@ type ExportAttemptsResponse struct {
 
 func (x *ExportAttemptsResponse) Reset() {
 	*x = ExportAttemptsResponse{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[5]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +611,7 @@ func (x *ExportAttemptsResponse) String() string {
 func (*ExportAttemptsResponse) ProtoMessage() {}
 
 func (x *ExportAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[5]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +624,7 @@ func (x *ExportAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ExportAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExportAttemptsResponse) GetAttempts() []*ExportedAttempt {
@@ -497,7 +653,7 @@ type ExportedAttempt struct {
 
 func (x *ExportedAttempt) Reset() {
 	*x = ExportedAttempt{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +665,7 @@ func (x *ExportedAttempt) String() string {
 func (*ExportedAttempt) ProtoMessage() {}
 
 func (x *ExportedAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[6]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +678,7 @@ func (x *ExportedAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportedAttempt.ProtoReflect.Descriptor instead.
 func (*ExportedAttempt) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExportedAttempt) GetDeliveryId() string {
@@ -573,7 +729,7 @@ type GetDeliveryRequest struct {
 
 func (x *GetDeliveryRequest) Reset() {
 	*x = GetDeliveryRequest{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -585,7 +741,7 @@ func (x *GetDeliveryRequest) String() string {
 func (*GetDeliveryRequest) ProtoMessage() {}
 
 func (x *GetDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[7]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -598,7 +754,7 @@ func (x *GetDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*GetDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetDeliveryRequest) GetShopId() string {
@@ -630,7 +786,7 @@ type ResendDeliveryRequest struct {
 
 func (x *ResendDeliveryRequest) Reset() {
 	*x = ResendDeliveryRequest{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[8]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +798,7 @@ func (x *ResendDeliveryRequest) String() string {
 func (*ResendDeliveryRequest) ProtoMessage() {}
 
 func (x *ResendDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[8]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +811,7 @@ func (x *ResendDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResendDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*ResendDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResendDeliveryRequest) GetShopId() string {
@@ -690,7 +846,7 @@ type ResendDeliveryResponse struct {
 
 func (x *ResendDeliveryResponse) Reset() {
 	*x = ResendDeliveryResponse{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[9]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +858,7 @@ func (x *ResendDeliveryResponse) String() string {
 func (*ResendDeliveryResponse) ProtoMessage() {}
 
 func (x *ResendDeliveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[9]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +871,7 @@ func (x *ResendDeliveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResendDeliveryResponse.ProtoReflect.Descriptor instead.
 func (*ResendDeliveryResponse) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResendDeliveryResponse) GetDeliveryId() string {
@@ -740,7 +896,7 @@ type CancelDeliveryRequest struct {
 
 func (x *CancelDeliveryRequest) Reset() {
 	*x = CancelDeliveryRequest{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[10]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +908,7 @@ func (x *CancelDeliveryRequest) String() string {
 func (*CancelDeliveryRequest) ProtoMessage() {}
 
 func (x *CancelDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[10]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +921,7 @@ func (x *CancelDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*CancelDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelDeliveryRequest) GetShopId() string {
@@ -800,7 +956,7 @@ type CancelDeliveryResponse struct {
 
 func (x *CancelDeliveryResponse) Reset() {
 	*x = CancelDeliveryResponse{}
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[11]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +968,7 @@ func (x *CancelDeliveryResponse) String() string {
 func (*CancelDeliveryResponse) ProtoMessage() {}
 
 func (x *CancelDeliveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_log_v1_log_proto_msgTypes[11]
+	mi := &file_shopbell_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +981,7 @@ func (x *CancelDeliveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelDeliveryResponse.ProtoReflect.Descriptor instead.
 func (*CancelDeliveryResponse) Descriptor() ([]byte, []int) {
-	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_shopbell_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelDeliveryResponse) GetDeliveryId() string {
@@ -839,7 +995,15 @@ var File_shopbell_log_v1_log_proto protoreflect.FileDescriptor
 
 const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/log/v1/log.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x1bshopbell/log/v1/stats.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\"z\n" +
+	"\x19shopbell/log/v1/log.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x1bshopbell/log/v1/stats.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\"\x12\n" +
+	"\x10GetLogLagRequest\"@\n" +
+	"\x11GetLogLagResponse\x12+\n" +
+	"\x04lags\x18\x01 \x03(\v2\x17.shopbell.log.v1.LogLagR\x04lags\"\x94\x01\n" +
+	"\x06LogLag\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\tR\x02of\x12\x1a\n" +
+	"\bmessages\x18\x02 \x01(\x05R\bmessages\x127\n" +
+	"\toldest_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\boldestAt\x12%\n" +
+	"\x0ebehind_seconds\x18\x04 \x01(\x01R\rbehindSeconds\"z\n" +
 	"\x0fGetEventRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\"\n" +
 	"\bevent_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aeventId\"\xed\x04\n" +
@@ -911,7 +1075,7 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"9\n" +
 	"\x16CancelDeliveryResponse\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
-	"deliveryId2\x85\v\n" +
+	"deliveryId2\xee\v\n" +
 	"\n" +
 	"LogService\x12{\n" +
 	"\bGetEvent\x12 .shopbell.log.v1.GetEventRequest\x1a\x12.shopbell.v1.Event\"9\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02'\x12%/v1/shops/{shop_id}/events/{event_id}\x12\x95\x01\n" +
@@ -923,7 +1087,8 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x0eResendDelivery\x12&.shopbell.log.v1.ResendDeliveryRequest\x1a'.shopbell.log.v1.ResendDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:resend\x12\xae\x01\n" +
 	"\x0eCancelDelivery\x12&.shopbell.log.v1.CancelDeliveryRequest\x1a'.shopbell.log.v1.CancelDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:cancel\x12\x97\x01\n" +
 	"\x0fGetWebhookStats\x12'.shopbell.log.v1.GetWebhookStatsRequest\x1a\x16.shopbell.log.v1.Stats\"C\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x021\x12//v1/shops/{shop_id}/webhooks/{webhook_id}/stats\x12{\n" +
-	"\fGetShopStats\x12$.shopbell.log.v1.GetShopStatsRequest\x1a\x16.shopbell.log.v1.Stats\"-\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/shops/{shop_id}/statsB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
+	"\fGetShopStats\x12$.shopbell.log.v1.GetShopStatsRequest\x1a\x16.shopbell.log.v1.Stats\"-\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/shops/{shop_id}/stats\x12g\n" +
+	"\tGetLogLag\x12!.shopbell.log.v1.GetLogLagRequest\x1a\".shopbell.log.v1.GetLogLagResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/log/lagB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
 
 var (
 	file_shopbell_log_v1_log_proto_rawDescOnce sync.Once
@@ -937,63 +1102,70 @@ func file_shopbell_log_v1_log_proto_rawDescGZIP() []byte {
 	return file_shopbell_log_v1_log_proto_rawDescData
 }
 
-var file_shopbell_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_shopbell_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_shopbell_log_v1_log_proto_goTypes = []any{
-	(*GetEventRequest)(nil),          // 0: shopbell.log.v1.GetEventRequest
-	(*ListDeliveriesRequest)(nil),    // 1: shopbell.log.v1.ListDeliveriesRequest
-	(*ListDeliveriesResponse)(nil),   // 2: shopbell.log.v1.ListDeliveriesResponse
-	(*TailDeliveriesResponse)(nil),   // 3: shopbell.log.v1.TailDeliveriesResponse
-	(*ExportDeliveriesResponse)(nil), // 4: shopbell.log.v1.ExportDeliveriesResponse
-	(*ExportAttemptsResponse)(nil),   // 5: shopbell.log.v1.ExportAttemptsResponse
-	(*ExportedAttempt)(nil),          // 6: shopbell.log.v1.ExportedAttempt
-	(*GetDeliveryRequest)(nil),       // 7: shopbell.log.v1.GetDeliveryRequest
-	(*ResendDeliveryRequest)(nil),    // 8: shopbell.log.v1.ResendDeliveryRequest
-	(*ResendDeliveryResponse)(nil),   // 9: shopbell.log.v1.ResendDeliveryResponse
-	(*CancelDeliveryRequest)(nil),    // 10: shopbell.log.v1.CancelDeliveryRequest
-	(*CancelDeliveryResponse)(nil),   // 11: shopbell.log.v1.CancelDeliveryResponse
-	(*timestamppb.Timestamp)(nil),    // 12: google.protobuf.Timestamp
-	(*v1.Delivery)(nil),              // 13: shopbell.v1.Delivery
-	(*v1.Attempt)(nil),               // 14: shopbell.v1.Attempt
-	(*GetWebhookStatsRequest)(nil),   // 15: shopbell.log.v1.GetWebhookStatsRequest
-	(*GetShopStatsRequest)(nil),      // 16: shopbell.log.v1.GetShopStatsRequest
-	(*v1.Event)(nil),                 // 17: shopbell.v1.Event
-	(*Stats)(nil),                    // 18: shopbell.log.v1.Stats
+	(*GetLogLagRequest)(nil),         // 0: shopbell.log.v1.GetLogLagRequest
+	(*GetLogLagResponse)(nil),        // 1: shopbell.log.v1.GetLogLagResponse
+	(*LogLag)(nil),                   // 2: shopbell.log.v1.LogLag
+	(*GetEventRequest)(nil),          // 3: shopbell.log.v1.GetEventRequest
+	(*ListDeliveriesRequest)(nil),    // 4: shopbell.log.v1.ListDeliveriesRequest
+	(*ListDeliveriesResponse)(nil),   // 5: shopbell.log.v1.ListDeliveriesResponse
+	(*TailDeliveriesResponse)(nil),   // 6: shopbell.log.v1.TailDeliveriesResponse
+	(*ExportDeliveriesResponse)(nil), // 7: shopbell.log.v1.ExportDeliveriesResponse
+	(*ExportAttemptsResponse)(nil),   // 8: shopbell.log.v1.ExportAttemptsResponse
+	(*ExportedAttempt)(nil),          // 9: shopbell.log.v1.ExportedAttempt
+	(*GetDeliveryRequest)(nil),       // 10: shopbell.log.v1.GetDeliveryRequest
+	(*ResendDeliveryRequest)(nil),    // 11: shopbell.log.v1.ResendDeliveryRequest
+	(*ResendDeliveryResponse)(nil),   // 12: shopbell.log.v1.ResendDeliveryResponse
+	(*CancelDeliveryRequest)(nil),    // 13: shopbell.log.v1.CancelDeliveryRequest
+	(*CancelDeliveryResponse)(nil),   // 14: shopbell.log.v1.CancelDeliveryResponse
+	(*timestamppb.Timestamp)(nil),    // 15: google.protobuf.Timestamp
+	(*v1.Delivery)(nil),              // 16: shopbell.v1.Delivery
+	(*v1.Attempt)(nil),               // 17: shopbell.v1.Attempt
+	(*GetWebhookStatsRequest)(nil),   // 18: shopbell.log.v1.GetWebhookStatsRequest
+	(*GetShopStatsRequest)(nil),      // 19: shopbell.log.v1.GetShopStatsRequest
+	(*v1.Event)(nil),                 // 20: shopbell.v1.Event
+	(*Stats)(nil),                    // 21: shopbell.log.v1.Stats
 }
 var file_shopbell_log_v1_log_proto_depIdxs = []int32{
-	12, // 0: shopbell.log.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
-	12, // 1: shopbell.log.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
-	13, // 2: shopbell.log.v1.ListDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
-	12, // 3: shopbell.log.v1.ListDeliveriesResponse.searched_to:type_name -> google.protobuf.Timestamp
-	12, // 4: shopbell.log.v1.TailDeliveriesResponse.at:type_name -> google.protobuf.Timestamp
-	13, // 5: shopbell.log.v1.TailDeliveriesResponse.delivery:type_name -> shopbell.v1.Delivery
-	13, // 6: shopbell.log.v1.ExportDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
-	6,  // 7: shopbell.log.v1.ExportAttemptsResponse.attempts:type_name -> shopbell.log.v1.ExportedAttempt
-	14, // 8: shopbell.log.v1.ExportedAttempt.attempt:type_name -> shopbell.v1.Attempt
-	0,  // 9: shopbell.log.v1.LogService.GetEvent:input_type -> shopbell.log.v1.GetEventRequest
-	1,  // 10: shopbell.log.v1.LogService.ListDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
-	1,  // 11: shopbell.log.v1.LogService.TailDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
-	1,  // 12: shopbell.log.v1.LogService.ExportDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
-	1,  // 13: shopbell.log.v1.LogService.ExportAttempts:input_type -> shopbell.log.v1.ListDeliveriesRequest
-	7,  // 14: shopbell.log.v1.LogService.GetDelivery:input_type -> shopbell.log.v1.GetDeliveryRequest
-	8,  // 15: shopbell.log.v1.LogService.ResendDelivery:input_type -> shopbell.log.v1.ResendDeliveryRequest
-	10, // 16: shopbell.log.v1.LogService.CancelDelivery:input_type -> shopbell.log.v1.CancelDeliveryRequest
-	15, // 17: shopbell.log.v1.LogService.GetWebhookStats:input_type -> shopbell.log.v1.GetWebhookStatsRequest
-	16, // 18: shopbell.log.v1.LogService.GetShopStats:input_type -> shopbell.log.v1.GetShopStatsRequest
-	17, // 19: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
-	2,  // 20: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
-	3,  // 21: shopbell.log.v1.LogService.TailDeliveries:output_type -> shopbell.log.v1.TailDeliveriesResponse
-	4,  // 22: shopbell.log.v1.LogService.ExportDeliveries:output_type -> shopbell.log.v1.ExportDeliveriesResponse
-	5,  // 23: shopbell.log.v1.LogService.ExportAttempts:output_type -> shopbell.log.v1.ExportAttemptsResponse
-	13, // 24: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
-	9,  // 25: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
-	11, // 26: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
-	18, // 27: shopbell.log.v1.LogService.GetWebhookStats:output_type -> shopbell.log.v1.Stats
-	18, // 28: shopbell.log.v1.LogService.GetShopStats:output_type -> shopbell.log.v1.Stats
-	19, // [19:29] is the sub-list for method output_type
-	9,  // [9:19] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	2,  // 0: shopbell.log.v1.GetLogLagResponse.lags:type_name -> shopbell.log.v1.LogLag
+	15, // 1: shopbell.log.v1.LogLag.oldest_at:type_name -> google.protobuf.Timestamp
+	15, // 2: shopbell.log.v1.ListDeliveriesRequest.from:type_name -> google.protobuf.Timestamp
+	15, // 3: shopbell.log.v1.ListDeliveriesRequest.to:type_name -> google.protobuf.Timestamp
+	16, // 4: shopbell.log.v1.ListDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
+	15, // 5: shopbell.log.v1.ListDeliveriesResponse.searched_to:type_name -> google.protobuf.Timestamp
+	15, // 6: shopbell.log.v1.TailDeliveriesResponse.at:type_name -> google.protobuf.Timestamp
+	16, // 7: shopbell.log.v1.TailDeliveriesResponse.delivery:type_name -> shopbell.v1.Delivery
+	16, // 8: shopbell.log.v1.ExportDeliveriesResponse.deliveries:type_name -> shopbell.v1.Delivery
+	9,  // 9: shopbell.log.v1.ExportAttemptsResponse.attempts:type_name -> shopbell.log.v1.ExportedAttempt
+	17, // 10: shopbell.log.v1.ExportedAttempt.attempt:type_name -> shopbell.v1.Attempt
+	3,  // 11: shopbell.log.v1.LogService.GetEvent:input_type -> shopbell.log.v1.GetEventRequest
+	4,  // 12: shopbell.log.v1.LogService.ListDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	4,  // 13: shopbell.log.v1.LogService.TailDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	4,  // 14: shopbell.log.v1.LogService.ExportDeliveries:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	4,  // 15: shopbell.log.v1.LogService.ExportAttempts:input_type -> shopbell.log.v1.ListDeliveriesRequest
+	10, // 16: shopbell.log.v1.LogService.GetDelivery:input_type -> shopbell.log.v1.GetDeliveryRequest
+	11, // 17: shopbell.log.v1.LogService.ResendDelivery:input_type -> shopbell.log.v1.ResendDeliveryRequest
+	13, // 18: shopbell.log.v1.LogService.CancelDelivery:input_type -> shopbell.log.v1.CancelDeliveryRequest
+	18, // 19: shopbell.log.v1.LogService.GetWebhookStats:input_type -> shopbell.log.v1.GetWebhookStatsRequest
+	19, // 20: shopbell.log.v1.LogService.GetShopStats:input_type -> shopbell.log.v1.GetShopStatsRequest
+	0,  // 21: shopbell.log.v1.LogService.GetLogLag:input_type -> shopbell.log.v1.GetLogLagRequest
+	20, // 22: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
+	5,  // 23: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
+	6,  // 24: shopbell.log.v1.LogService.TailDeliveries:output_type -> shopbell.log.v1.TailDeliveriesResponse
+	7,  // 25: shopbell.log.v1.LogService.ExportDeliveries:output_type -> shopbell.log.v1.ExportDeliveriesResponse
+	8,  // 26: shopbell.log.v1.LogService.ExportAttempts:output_type -> shopbell.log.v1.ExportAttemptsResponse
+	16, // 27: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
+	12, // 28: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
+	14, // 29: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
+	21, // 30: shopbell.log.v1.LogService.GetWebhookStats:output_type -> shopbell.log.v1.Stats
+	21, // 31: shopbell.log.v1.LogService.GetShopStats:output_type -> shopbell.log.v1.Stats
+	1,  // 32: shopbell.log.v1.LogService.GetLogLag:output_type -> shopbell.log.v1.GetLogLagResponse
+	22, // [22:33] is the sub-list for method output_type
+	11, // [11:22] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_log_v1_log_proto_init() }
@@ -1008,7 +1180,7 @@ func file_shopbell_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_log_v1_log_proto_rawDesc), len(file_shopbell_log_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,7 @@ const (
 	LogService_CancelDelivery_FullMethodName   = "/shopbell.log.v1.LogService/CancelDelivery"
 	LogService_GetWebhookStats_FullMethodName  = "/shopbell.log.v1.LogService/GetWebhookStats"
 	LogService_GetShopStats_FullMethodName     = "/shopbell.log.v1.LogService/GetShopStats"
+	LogService_GetLogLag_FullMethodName        = "/shopbell.log.v1.LogService/GetLogLag"
 )
 
 // LogServiceClient is the client API for LogService service.
@@ -70,6 +71,9 @@ type LogServiceClient interface {
 	GetWebhookStats(ctx context.Context, in *GetWebhookStatsRequest, opts ...grpc.CallOption) (*Stats, error)
 	// GetShopStats counts what was delivered to all webhooks of a shop together, those that were deleted too.
 	GetShopStats(ctx context.Context, in *GetShopStatsRequest, opts ...grpc.CallOption) (*Stats, error)
+	// GetLogLag says how far the log is behind what happens. It needs the operator's key: it is of all shops. Behind or not,
+	// nothing waits for the log: it shows later what was delivered in time.
+	GetLogLag(ctx context.Context, in *GetLogLagRequest, opts ...grpc.CallOption) (*GetLogLagResponse, error)
 }
 
 type logServiceClient struct {
@@ -207,6 +211,16 @@ func (c *logServiceClient) GetShopStats(ctx context.Context, in *GetShopStatsReq
 	return out, nil
 }
 
+func (c *logServiceClient) GetLogLag(ctx context.Context, in *GetLogLagRequest, opts ...grpc.CallOption) (*GetLogLagResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLogLagResponse)
+	err := c.cc.Invoke(ctx, LogService_GetLogLag_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LogServiceServer is the server API for LogService service.
 // All implementations must embed UnimplementedLogServiceServer
 // for forward compatibility.
@@ -243,6 +257,9 @@ type LogServiceServer interface {
 	GetWebhookStats(context.Context, *GetWebhookStatsRequest) (*Stats, error)
 	// GetShopStats counts what was delivered to all webhooks of a shop together, those that were deleted too.
 	GetShopStats(context.Context, *GetShopStatsRequest) (*Stats, error)
+	// GetLogLag says how far the log is behind what happens. It needs the operator's key: it is of all shops. Behind or not,
+	// nothing waits for the log: it shows later what was delivered in time.
+	GetLogLag(context.Context, *GetLogLagRequest) (*GetLogLagResponse, error)
 	mustEmbedUnimplementedLogServiceServer()
 }
 
@@ -282,6 +299,9 @@ func (UnimplementedLogServiceServer) GetWebhookStats(context.Context, *GetWebhoo
 }
 func (UnimplementedLogServiceServer) GetShopStats(context.Context, *GetShopStatsRequest) (*Stats, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetShopStats not implemented")
+}
+func (UnimplementedLogServiceServer) GetLogLag(context.Context, *GetLogLagRequest) (*GetLogLagResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLogLag not implemented")
 }
 func (UnimplementedLogServiceServer) mustEmbedUnimplementedLogServiceServer() {}
 func (UnimplementedLogServiceServer) testEmbeddedByValue()                    {}
@@ -463,6 +483,24 @@ func _LogService_GetShopStats_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_GetLogLag_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLogLagRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).GetLogLag(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_GetLogLag_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).GetLogLag(ctx, req.(*GetLogLagRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LogService_ServiceDesc is the grpc.ServiceDesc for LogService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -497,6 +535,10 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetShopStats",
 			Handler:    _LogService_GetShopStats_Handler,
+		},
+		{
+			MethodName: "GetLogLag",
+			Handler:    _LogService_GetLogLag_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
