@@ -3,9 +3,7 @@ package eventlog
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -74,7 +72,7 @@ func (l *Log) watchLag(ctx context.Context) {
 				parts = append(parts, fmt.Sprintf("%d %s, the oldest %s old", lag.Messages, f.of, age(lag).Round(time.Second)))
 			}
 		}
-		l.trouble.note("lag", because("it is behind by ", strings.Join(parts, " and ")))
+		l.trouble.note(troubleLag, because("it is behind by ", strings.Join(parts, " and ")))
 		select {
 		case <-ctx.Done():
 			return
@@ -82,6 +80,12 @@ func (l *Log) watchLag(ctx context.Context) {
 		}
 	}
 }
+
+// The kinds of trouble.
+const (
+	troubleStore = "store"
+	troubleLag   = "lag"
+)
 
 // trouble is what /readyz says that the log has trouble with, by kind.
 type trouble struct {
@@ -98,12 +102,12 @@ func (t *trouble) note(kind, text string) {
 	if t.of == nil {
 		t.of = map[string]string{}
 	}
-	if t.of[kind] = text; text == "" {
-		delete(t.of, kind)
-	}
+	t.of[kind] = text
 	var all []string
-	for _, kind := range slices.Sorted(maps.Keys(t.of)) {
-		all = append(all, t.of[kind])
+	for _, kind := range []string{troubleStore, troubleLag} { // the cause first
+		if text := t.of[kind]; text != "" {
+			all = append(all, text)
+		}
 	}
 	t.tell(strings.Join(all, "; "))
 }

@@ -9,7 +9,7 @@ func TestTrouble_SaysAllThereIs(t *testing.T) {
 	for _, row := range []struct{ kind, text, want string }{
 		{"store", "", ""},
 		{"store", "its store takes nothing", "its store takes nothing"},
-		{"lag", "it is behind by 3 events", "it is behind by 3 events; its store takes nothing"},
+		{"lag", "it is behind by 3 events", "its store takes nothing; it is behind by 3 events"},
 		{"store", "", "it is behind by 3 events"},
 		{"lag", "", ""},
 	} {

@@ -113,7 +113,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	}
 	troubles := &trouble{tell: env.Trouble}
 	l := &Log{
-		trouble: troubles, away: away{log: env.Log, trouble: func(text string) { troubles.note("store", text) }},
+		trouble: troubles, away: away{log: env.Log, trouble: func(text string) { troubles.note(troubleStore, text) }},
 		queries: queries{store: st}, cfg: cfg, env: env, webhooks: webhooks, tails: newTails(env),
 		written: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shopbell_log_written_total", Help: "Messages that the log has written, by stream."}, []string{"stream"}),
 		lag:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "shopbell_log_lag_seconds", Help: "Age of the oldest message that the log has not written yet, by stream; 0: there is none."}, []string{"stream"}),

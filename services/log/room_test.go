@@ -41,7 +41,7 @@ func startRoom(t *testing.T, path string) *room {
 	cfg.Store, cfg.Linger = config.Secret("sqlite:"+path), 10*time.Millisecond
 	service, err := New(cfg, &run.Env{
 		Log: slog.New(slog.DiscardHandler), Bus: b, Profiles: profiles, Tracer: noop.NewTracerProvider().Tracer(""),
-		Metrics: prometheus.NewRegistry(), GRPC: grpc.NewServer(),
+		Metrics: prometheus.NewRegistry(), GRPC: grpc.NewServer(), Trouble: func(string) {},
 	})
 	if err != nil {
 		t.Fatal(err)
