@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,6 +67,34 @@ func TestStandardEd25519_IsWhatTheSpecificationSays(t *testing.T) {
 			if !ed25519.Verify(public, []byte(fmt.Sprintf("dlv_1.%d.%s", now.Unix(), body)), got) {
 				t.Errorf("%q is no signature of %q", both[i], body)
 			}
+		}
+	}
+}
+
+// What a receiver in PHP does, by libsodium.
+func TestStandardEd25519_IsTakenByPHP(t *testing.T) {
+	php, err := exec.LookPath("php")
+	if err != nil {
+		const missing = "php is missing (apt-get install php-cli): libsodium is not asked about signatures"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	const script = `[, $public, $signature, $id, $stamp, $body] = array_map('base64_decode', $argv);
+		echo sodium_crypto_sign_verify_detached(base64_decode(substr($signature, 4)), "$id.$stamp.$body", base64_decode(substr($public, 5))) ? 'yes' : 'no';`
+	key := privateKey(t)
+	now := time.Now()
+	body := "{\"name\":\"Søren Ærø – 日本 😀\",\"url\":\"https:\\/\\/x\"}\x00\xff"
+	value := signature.StandardEd25519([]signature.PrivateKey{key}, "dlv_1", now, []byte(body))
+	for want, public := range map[string]string{"yes": key.Public(), "no": privateKey(t).Public()} {
+		args := []string{"-n", "-r", script, "--"}
+		for _, arg := range []string{public, value, "dlv_1", strconv.FormatInt(now.Unix(), 10), body} {
+			args = append(args, base64.StdEncoding.EncodeToString([]byte(arg)))
+		}
+		out, err := exec.CommandContext(t.Context(), php, args...).CombinedOutput()
+		if err != nil || string(out) != want {
+			t.Errorf("with the public key %s: %s, %v, want %s", public, out, err, want)
 		}
 	}
 }
