@@ -31,7 +31,7 @@ func TestDocs_ShowEveryKeyOfAProfile(t *testing.T) {
 	if _, err := p.With([]string{"bare", "long_names"}); err != nil {
 		t.Error(err)
 	}
-	for _, name := range []string{"Profile", "Policy", "Event", "Signature", "Option", "Rename"} {
+	for _, name := range []string{"Profile", "Policy", "Event", "Signature", "Option", "Rename", "Breaker"} {
 		for _, key := range keys(name) {
 			if !regexp.MustCompile(`(?m)^[ -]*` + key + `:`).MatchString(file) {
 				t.Errorf("%s of %s is not shown", key, name)

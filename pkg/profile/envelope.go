@@ -26,7 +26,7 @@ type Envelope struct {
 type part struct{ literal, place string }
 
 // places are what an envelope may be filled with.
-var places = []string{"id", "type", "action", "occurred_at", "shop_id", "webshop_id", "environment", "key", "data"}
+var places = []string{"id", "type", "action", "occurred_at", "shop_id", "webshop_id", "environment", "key", "content_type", "data"}
 
 // split takes a text with places apart. A brace that is no place's is one of the text.
 func split(text string, known []string) (parts []part, err error) {

@@ -14,8 +14,9 @@ import (
 type Option struct {
 	Name        string `yaml:"name"`
 	Description string `yaml:"description"`
-	// Envelope in place of the profile's. An envelope of an event type stays.
-	Envelope *Envelope `yaml:"envelope"`
+	// Envelope in place of the profile's, and EnvelopeOther in place of its. An envelope of an event type stays.
+	Envelope      *Envelope `yaml:"envelope"`
+	EnvelopeOther *Envelope `yaml:"envelope_other"`
 	// Headers beside the profile's, or in their place.
 	Headers map[string]HeaderValue `yaml:"headers"`
 	// Rename gives members of the body other names.
@@ -49,6 +50,9 @@ func (p *Profile) With(options []string) (*Profile, error) {
 		o := &p.Options[at]
 		if o.Envelope != nil {
 			out.Envelope = *o.Envelope
+		}
+		if o.EnvelopeOther != nil {
+			out.EnvelopeOther = *o.EnvelopeOther
 		}
 		if len(o.Headers) > 0 {
 			out.Headers = maps.Clone(out.Headers)

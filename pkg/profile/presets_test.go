@@ -1007,7 +1007,7 @@ func around(t *testing.T, p *profile.Profile, eventType, data string) []byte {
 	before, after, _ := p.Around(eventType, []byte(data), func(place string) string {
 		value, ok := map[string]string{
 			"id": `"evt_7"`, "type": `"` + eventType + `"`, "action": `"` + p.Action(eventType, "") + `"`,
-			"occurred_at": `"2026-05-01T10:30:00+02:00"`, "shop_id": `"cup-house"`, "webshop_id": "1234", "environment": `"test"`,
+			"occurred_at": `"2026-05-01T10:30:00+02:00"`, "shop_id": `"cup-house"`, "content_type": `"application/json"`, "webshop_id": "1234", "environment": `"test"`,
 		}[place]
 		if !ok {
 			t.Errorf("an envelope of %s asks for %q", p.Name, place)

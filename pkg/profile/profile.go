@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"embed"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,9 @@ type Profile struct {
 	OpenCatalog bool `yaml:"open_catalog"`
 	// Envelope is what is written around data that is JSON.
 	Envelope Envelope `yaml:"envelope"`
+	// EnvelopeOther is what is written around data that is not JSON: it stands there in base64, as a string. Without one
+	// such data goes out as it is.
+	EnvelopeOther Envelope `yaml:"envelope_other"`
 	// ContentType of an enveloped body. Empty: application/json.
 	ContentType string `yaml:"content_type"`
 	// APIKeyHeader is where the shop's key stands, if a webhook names one. Empty: X-Api-Key.
@@ -177,7 +181,7 @@ func plain(err error) error {
 
 // keys are the keys that a file may have where a type of ours stands.
 func keys(typeName string) (names []string) {
-	for _, t := range []reflect.Type{reflect.TypeFor[Profile](), reflect.TypeFor[Policy](), reflect.TypeFor[Event](), reflect.TypeFor[Signature](), reflect.TypeFor[Option](), reflect.TypeFor[Rename]()} {
+	for _, t := range []reflect.Type{reflect.TypeFor[Profile](), reflect.TypeFor[Policy](), reflect.TypeFor[Event](), reflect.TypeFor[Signature](), reflect.TypeFor[Option](), reflect.TypeFor[Rename](), reflect.TypeFor[Breaker]()} {
 		for i := 0; t.Name() == typeName && i < t.NumField(); i++ {
 			if key := t.Field(i).Tag.Get("yaml"); key != "-" {
 				names = append(names, key)
@@ -244,6 +248,15 @@ func (p *Profile) Around(eventType string, data []byte, value func(place string)
 	}
 	before, after = envelope.around(value)
 	return before, after, true
+}
+
+// Whole gives the body of an event whose data is not JSON, in its envelope, if the profile has one for it.
+func (p *Profile) Whole(data []byte, value func(place string) string) (body []byte, enveloped bool) {
+	if p.EnvelopeOther.text == "" {
+		return nil, false
+	}
+	before, after := p.EnvelopeOther.around(value)
+	return slices.Concat(before, []byte{'"'}, base64.StdEncoding.AppendEncode(nil, data), []byte{'"'}, after), true
 }
 
 // hasOnly says whether data is a JSON object whose one member has this name.

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -54,26 +55,30 @@ func renderBody(d *contract.Delivery, w *webhook.Webhook, value func(place strin
 		}
 		return format(body{before: text, contentType: event.JSON, whole: true}, w)
 	}
-	if !event.IsJSON(&d.Event) {
-		return b, nil
-	}
-	before, after, enveloped := w.Profile.Around(d.Type, d.Data, func(place string) string {
+	inJSON := func(place string) string {
 		if place == "webshop_id" {
 			return value(place) // a number
 		}
 		return profile.Quote(value(place))
-	})
-	if enveloped {
-		b.before, b.after, b.contentType = before, after, event.JSON
-		if w.Profile.ContentType != "" {
-			b.contentType = w.Profile.ContentType
+	}
+	if !event.IsJSON(&d.Event) {
+		text, enveloped := w.Profile.Whole(d.Data, inJSON)
+		if !enveloped {
+			return b, nil
 		}
+		return format(body{before: text, contentType: envelopeType(w), whole: true}, w)
+	}
+	if before, after, enveloped := w.Profile.Around(d.Type, d.Data, inJSON); enveloped {
+		b.before, b.after, b.contentType = before, after, envelopeType(w)
 	}
 	for _, r := range w.Profile.Renames {
 		b = body{before: event.Rename(b.bytes(), r.At, r.Names), contentType: b.contentType, whole: true}
 	}
 	return format(b, w)
 }
+
+// envelopeType is the content type of a body in its envelope.
+func envelopeType(w *webhook.Webhook) string { return cmp.Or(w.Profile.ContentType, event.JSON) }
 
 // format gives a JSON body the form that the webhook wants.
 func format(b body, w *webhook.Webhook) (body, error) {
@@ -106,6 +111,8 @@ func fill(place string, d *contract.Delivery, w *webhook.Webhook, shop *shopbell
 		return d.Environment
 	case "key":
 		return d.Key
+	case "content_type":
+		return d.ContentType
 	}
 	return ""
 }
