@@ -28,8 +28,10 @@ const (
 // The durable consumers. A consumer belongs to a room; its replicas share the work.
 const (
 	Matcher     = "subscription-matcher" // on EVENTS: matches webhooks
+	BulkMatcher = "subscription-bulk"    // on EVENTS: the same for bursts
 	Switcher    = "subscription-switch"  // on OUTCOMES: switches webhooks off
 	Sender      = "sender"               // on DELIVERIES: makes attempts
+	BulkSender  = "sender-bulk"          // on DELIVERIES: the same for what came of bursts
 	LogEvents   = "log-events"           // on EVENTS: remembers events
 	LogOutcomes = "log-outcomes"         // on OUTCOMES: remembers what became of them
 )
@@ -72,7 +74,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 		{
 			Name:        Deliveries,
 			Description: "events on their way to webhooks, and timers for those that wait",
-			Subjects:    []string{"deliveries.*.*", "later.*.*"},
+			Subjects:    []string{"deliveries.*.*", "bulk.*.*", "later.*.*"},
 			Retention:   jetstream.WorkQueuePolicy,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
@@ -144,9 +146,11 @@ func Consumers() []Consumer {
 		}}
 	}
 	return []Consumer{
-		consumer(Events, Matcher, "events.>", 10_000),
+		consumer(Events, Matcher, "events.single.>", 10_000),
+		consumer(Events, BulkMatcher, "events.bulk.>", 10_000),
 		consumer(Events, LogEvents, "events.>", 20_000),
 		consumer(Deliveries, Sender, "deliveries.*.*", 20_000),
+		consumer(Deliveries, BulkSender, "bulk.*.*", 20_000),
 		consumer(Outcomes, LogOutcomes, OutcomeSubjects, 20_000),
 		consumer(Outcomes, Switcher, "outcomes.*.*.switch", 1_000),
 	}

@@ -27,6 +27,7 @@ const (
 	hdrRevision    = "Shopbell-Webhook-Revision"
 	hdrMatchedAt   = "Shopbell-Matched-At"
 	hdrAttempt     = "Shopbell-Attempt"
+	hdrBulk        = "Shopbell-Bulk"
 	hdrUncounted   = "Shopbell-Uncounted"
 	hdrSequence    = "Shopbell-Sequence"
 	hdrDue         = "Shopbell-Due"
@@ -51,6 +52,8 @@ type Event struct {
 	AcceptedAt               time.Time
 	AcceptedBy               string // the key it came with, by its name; empty where none is asked for, and on deliveries
 	Data                     []byte
+	// Bulk says that it came in a burst of its shop, and goes behind what others publish one by one.
+	Bulk bool
 }
 
 // Delivery is an event on its way to one webhook. Data is the event's payload, or the finished body when WholeBody is
@@ -86,7 +89,7 @@ func (d *Delivery) ByHand() bool { return !d.AskedAt.IsZero() }
 
 // Message makes the event's message. Its id makes a repeat harmless.
 func (e *Event) Message() *nats.Msg {
-	m := &nats.Msg{Subject: EventSubject(e.ShopID, e.Type), Header: make(nats.Header, 12), Data: e.Data}
+	m := &nats.Msg{Subject: EventSubject(e.ShopID, e.Type, e.Bulk), Header: make(nats.Header, 12), Data: e.Data}
 	e.setHeaders(m.Header)
 	set(m.Header, hdrAcceptedBy, e.AcceptedBy)
 	m.Header[jetstream.MsgIDHeader] = []string{e.ShopID + "/" + e.ID}
@@ -103,6 +106,7 @@ func (e *Event) setHeaders(h nats.Header) {
 	set(h, hdrKey, e.Key)
 	set(h, hdrContentType, e.ContentType)
 	set(h, hdrAcceptedAt, e.AcceptedAt.UTC().Format(time.RFC3339Nano))
+	setFlag(h, hdrBulk, e.Bulk)
 }
 
 // ParseEvent reads an event's message. The event's Data is the message's.
@@ -111,6 +115,7 @@ func ParseEvent(h nats.Header, data []byte) (Event, error) {
 		ShopID: get(h, hdrShop), ID: get(h, hdrEvent), Type: get(h, hdrType), Action: get(h, hdrAction),
 		OccurredAt: get(h, hdrOccurredAt), Environment: get(h, hdrEnvironment), Key: get(h, hdrKey),
 		ContentType: get(h, hdrContentType), AcceptedBy: get(h, hdrAcceptedBy), Data: data,
+		Bulk: get(h, hdrBulk) != "",
 	}
 	if e.ShopID == "" || e.ID == "" || e.Type == "" {
 		return e, fmt.Errorf("event message: shop %q, id %q, type %q: none may be empty", e.ShopID, e.ID, e.Type)
@@ -132,15 +137,18 @@ func (d *Delivery) Message() *nats.Msg {
 	case d.ByHand():
 		id += "/" + strconv.FormatInt(d.AskedAt.UnixNano(), 36)
 	}
-	return d.message(DeliverySubject(d.WebhookID), id)
+	return d.message(d.subject(), id)
 }
+
+// subject is where the delivery lies. A replay is a burst too.
+func (d *Delivery) subject() string { return DeliverySubject(d.WebhookID, d.Bulk || d.Replay != "") }
 
 // Later makes the message that has this attempt made at the given time (a scheduled message, ADR-51). The server keeps
 // it over restarts; a time that has passed is now.
 func (d *Delivery) Later(at time.Time) *nats.Msg {
 	m := d.message(LaterSubject(d.WebhookID, d.ID), d.ID+"/"+strconv.Itoa(d.Attempt)+"/later")
 	m.Header[hdrSchedule] = []string{scheduleAt + at.UTC().Format(time.RFC3339Nano)}
-	m.Header[hdrScheduleTarget] = []string{DeliverySubject(d.WebhookID)}
+	m.Header[hdrScheduleTarget] = []string{d.subject()}
 	return m
 }
 
@@ -270,7 +278,7 @@ type Release struct {
 
 // Message makes the release's message.
 func (r *Release) Message() *nats.Msg {
-	m := &nats.Msg{Subject: DeliverySubject(r.WebhookID), Header: make(nats.Header, 5)}
+	m := &nats.Msg{Subject: DeliverySubject(r.WebhookID, false), Header: make(nats.Header, 5)}
 	set(m.Header, hdrShop, r.ShopID)
 	set(m.Header, hdrWebhook, r.WebhookID)
 	what := "send"

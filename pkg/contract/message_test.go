@@ -52,7 +52,7 @@ func TestDelivery_ComesThroughTheBusAsItWas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw, err := stream.GetLastMsgForSubject(t.Context(), contract.DeliverySubject("wh_1"))
+		raw, err := stream.GetLastMsgForSubject(t.Context(), contract.DeliverySubject("wh_1", false))
 		if err != nil {
 			t.Fatal(err)
 		}

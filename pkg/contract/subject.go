@@ -70,21 +70,33 @@ func shopToken(shop string) string { return strings.ReplaceAll(shop, ".", "=") }
 func shopOf(token string) string { return strings.ReplaceAll(token, "=", ".") }
 
 // ShopEventSubjects is where all events of a shop lie.
-func ShopEventSubjects(shop string) string { return "events." + shopToken(shop) + ".>" }
+func ShopEventSubjects(shop string) string { return "events.*." + shopToken(shop) + ".>" }
 
-// EventSubject is where an event lies. Shop and type must be checked.
-func EventSubject(shop, eventType string) string {
-	return "events." + shopToken(shop) + "." + eventType
+// BulkEventSubjects is where those of a shop's events lie that came in a burst.
+func BulkEventSubjects(shop string) string { return "events.bulk." + shopToken(shop) + ".>" }
+
+// EventSubject is where an event lies. Shop and type must be checked. Bursts lie apart, so that nobody's single event
+// waits behind another shop's thousands.
+func EventSubject(shop, eventType string, bulk bool) string {
+	kind := "single"
+	if bulk {
+		kind = "bulk"
+	}
+	return "events." + kind + "." + shopToken(shop) + "." + eventType
 }
 
 // shards spread the deliveries of many webhooks over as many subjects, so that a cluster can share them out.
 const shards = 16
 
-// DeliverySubject is where a delivery to a webhook lies.
-func DeliverySubject(webhookID string) string {
+// DeliverySubject is where a delivery to a webhook lies. Those that came of bursts lie apart.
+func DeliverySubject(webhookID string, bulk bool) string {
+	kind := "deliveries"
+	if bulk {
+		kind = "bulk"
+	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(webhookID))
-	return fmt.Sprintf("deliveries.%d.%s", h.Sum32()%shards, webhookID)
+	return fmt.Sprintf("%s.%d.%s", kind, h.Sum32()%shards, webhookID)
 }
 
 // LaterSubject is where the timer of a delivery lies. There is one for each delivery: another replaces it.

@@ -133,10 +133,10 @@ func FuzzSubjects_CannotBeSmuggled(f *testing.F) {
 		if contract.CheckEventType(eventType) != nil {
 			t.Skip()
 		}
-		subject := contract.EventSubject(shop, eventType)
-		checkTokens(t, subject, 2+len(strings.Split(eventType, ".")))
+		subject := contract.EventSubject(shop, eventType, false)
+		checkTokens(t, subject, 3+len(strings.Split(eventType, ".")))
 		if !strings.HasPrefix(subject, "events.") || !strings.HasSuffix(subject, "."+eventType) {
-			t.Errorf("subject %q is not events.<shop>.%s", subject, eventType)
+			t.Errorf("subject %q is not events.<kind>.<shop>.%s", subject, eventType)
 		}
 	})
 }
@@ -157,7 +157,7 @@ func checkTokens(t *testing.T, subject string, want int) {
 func TestSubjects_OfTwoShopsNeverMeet(t *testing.T) {
 	seen := map[string]string{}
 	for _, shop := range []string{"a", "a.b", "a.b.c", "a_b", "a-b", "a.", "ab", "A"} {
-		for _, subject := range []string{contract.EventSubject(shop, "b.c"), contract.OutcomeSubject(shop, "b"), contract.ShopKey(shop)} {
+		for _, subject := range []string{contract.EventSubject(shop, "b.c", true), contract.OutcomeSubject(shop, "b"), contract.ShopKey(shop)} {
 			if other, taken := seen[subject]; taken {
 				t.Errorf("shops %q and %q share %q", shop, other, subject)
 			}
@@ -178,9 +178,9 @@ func TestDeliverySubject_SpreadsWebhooksOverAllShards(t *testing.T) {
 	shards := map[string]bool{}
 	for i := range 2000 {
 		id := "wh_" + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + strings.Repeat("y", i%11)
-		subject := contract.DeliverySubject(id)
+		subject := contract.DeliverySubject(id, false)
 		checkTokens(t, subject, 3)
-		if again := contract.DeliverySubject(id); again != subject {
+		if again := contract.DeliverySubject(id, false); again != subject {
 			t.Fatalf("webhook %s lies at %s and at %s", id, subject, again)
 		}
 		shards[strings.Split(subject, ".")[1]] = true

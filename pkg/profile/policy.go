@@ -154,7 +154,7 @@ func (p Policy) IsOrdered() bool { return p.Ordered == ByKey || p.Ordered == ByW
 
 // Breaks says whether the receiver can count as not well.
 func (p Policy) Breaks() bool {
-	return len(p.RetrySchedule) > 0 && (p.Breaker.Failures > 0 || p.Breaker.HangShare > 0)
+	return p.Attempts() > 1 && (p.Breaker.Failures > 0 || p.Breaker.HangShare > 0)
 }
 
 // ProbeAtMost is the longest wait between two probes.

@@ -31,6 +31,10 @@ type Config struct {
 	MaxEventBytes config.Size `yaml:"max_event_bytes"`
 	// MaxRequestBytes is the most that one request may have.
 	MaxRequestBytes config.Size `yaml:"max_request_bytes"`
+	// SinglesPerSecond is how many events a second of one shop go before the bursts of others. What a shop publishes
+	// beyond it, and beyond five seconds' worth at once, is a burst: it is matched and sent beside what all others
+	// publish, and not before it. 0: all go together, as they come. Each process of ingest counts for itself.
+	SinglesPerSecond int `yaml:"singles_per_second"`
 	// Timeout bounds how long the bus may take to store; after that the publisher is asked to come again.
 	Timeout time.Duration `yaml:"timeout"`
 }
@@ -38,7 +42,7 @@ type Config struct {
 // Defaults suit a shop platform of any size.
 func Defaults() Config {
 	return Config{
-		MaxEventBytes: 1 << 20, MaxRequestBytes: 32 << 20, Timeout: 5 * time.Second,
+		MaxEventBytes: 1 << 20, MaxRequestBytes: 32 << 20, SinglesPerSecond: 200, Timeout: 5 * time.Second,
 	}
 }
 
@@ -50,6 +54,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxRequestBytes < c.MaxEventBytes {
 		bad.Add("max_request_bytes", "%s is less than max_event_bytes", c.MaxRequestBytes)
+	}
+	if c.SinglesPerSecond < 0 || c.SinglesPerSecond > 100_000 {
+		bad.Add("singles_per_second", "%d is not between 0, which tells no bursts apart, and 100000", c.SinglesPerSecond)
 	}
 	if c.Timeout < 100*time.Millisecond || c.Timeout > time.Minute {
 		bad.Add("timeout", "%s is not between 100ms and 1m", c.Timeout)
@@ -63,6 +70,7 @@ type Ingest struct {
 	cfg   Config
 	env   *run.Env
 	shops *shop.Directory
+	hot   bursts
 
 	taken   *prometheus.CounterVec
 	storing prometheus.Histogram
@@ -75,7 +83,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		return nil, err
 	}
 	in := &Ingest{
-		cfg: cfg, env: env, shops: shops,
+		cfg: cfg, env: env, shops: shops, hot: bursts{perSecond: cfg.SinglesPerSecond},
 		taken: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shopbell_events_total", Help: "Events that publishers sent, by what became of them: accepted, duplicate, refused (their fault, or faster than their key allows) or unavailable (the bus did not store them).",
 		}, []string{"status"}),
@@ -132,6 +140,7 @@ func (in *Ingest) pack(ctx context.Context, shopID string, events []contract.Eve
 	ctx, span := in.env.Tracer.Start(ctx, "publish events", trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
 		attribute.String("shop_id", shopID), attribute.Int("events", len(events))))
 	defer span.End()
+	bulk := in.hot.take(shopID, len(events), time.Now())
 	p := &parcel{}
 	first := make(map[string]bool, len(events))
 	for i := range events {
@@ -141,6 +150,7 @@ func (in *Ingest) pack(ctx context.Context, shopID string, events []contract.Eve
 			continue
 		}
 		first[e.ID] = true
+		e.Bulk = bulk
 		m := e.Message()
 		bus.Inject(ctx, m)
 		p.place = append(p.place, len(p.answers))

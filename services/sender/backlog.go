@@ -253,7 +253,7 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 		floor := uint64(0)
 		if ordered { // asked before it is read: what is held of all events up to it is there
 			var err error
-			if floor, err = b.s.floor.get(ctx, b.s.env.Bus); err != nil {
+			if floor, err = b.s.floor.of(ctx, b.s.env.Bus, b.shop); err != nil {
 				b.hint()
 				return err
 			}

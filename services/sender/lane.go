@@ -106,6 +106,10 @@ const (
 func (l *lanes) admit(j *job) admission {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	room := maxWaiting
+	if j.d.Bulk { // so that there is always some for others
+		room /= 2
+	}
 	for {
 		ln := l.of(j.d.WebhookID)
 		switch {
@@ -113,7 +117,7 @@ func (l *lanes) admit(j *job) admission {
 			return closed
 		case j.from == nil && ln.held && !j.d.ByHand(), j.from == nil && len(ln.queue) >= smallQueue && l.slow(ln, j.w):
 			return overflow
-		case j.from != nil || l.waiting < maxWaiting && l.bytes < maxBytes:
+		case j.from != nil || l.waiting < room && l.bytes < maxBytes:
 			j.queued = time.Now()
 			ln.queue = append(ln.queue, j)
 			l.waiting++
@@ -230,7 +234,7 @@ func (ln *lane) paced(w *webhook.Webhook, share int) time.Duration {
 func (l *lanes) left(j *job) {
 	l.waiting--
 	l.bytes -= j.size()
-	l.room.Signal()
+	l.room.Broadcast()
 }
 
 // done gives back the places of a job whose exchange is over, or was not made (took is 0 then), and begins what waited

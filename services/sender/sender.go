@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/config"
@@ -146,7 +147,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	return s, nil
 }
 
-// ahead is how many deliveries are pulled in advance: enough to keep the exchanges busy, few enough that those which
+// ahead is how many deliveries of each kind are pulled in advance: enough to keep the exchanges busy, few enough that those which
 // wait here are begun before their AckWait has passed.
 const ahead = 512
 
@@ -194,13 +195,17 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 			s.giveBack(j)
 		}
 	})
-	err := s.env.Bus.Consume(work, contract.Sender, ahead, func(m bus.Message) {
+	take := func(m bus.Message) {
 		if work.Err() != nil { // not begun: another sender may have it at once
 			_ = m.Nak()
 			return
 		}
 		s.take(hard, m)
-	})
+	}
+	consuming, consume := errgroup.WithContext(work)
+	consuming.Go(func() error { return s.env.Bus.Consume(consume, contract.BulkSender, ahead, take) })
+	consuming.Go(func() error { return s.env.Bus.Consume(consume, contract.Sender, ahead, take) })
+	err := consuming.Wait()
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)

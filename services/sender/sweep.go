@@ -182,24 +182,40 @@ func (s *Sender) lookBehind(ctx context.Context, webhookID string) {
 
 // floor is how far events were matched, as lanes in order need to know: asked for them all together, and seldom.
 type floor struct {
-	mu    sync.Mutex // guards what follows
-	asked time.Time
-	at    uint64
+	mu           sync.Mutex // guards what follows
+	asked        time.Time
+	single, bulk uint64 // up to here all of either kind
 }
 
 // floorEvery is how soon it is asked again how far events were matched.
 const floorEvery = 2 * time.Millisecond
 
-func (f *floor) get(ctx context.Context, b *bus.Bus) (uint64, error) {
+// of is up to where all events of a shop were matched.
+func (f *floor) of(ctx context.Context, b *bus.Bus, shop string) (uint64, error) {
+	single, bulk, err := f.ask(ctx, b)
+	if err != nil || bulk >= single {
+		return single, err
+	}
+	// Bursts are behind. That matters to this shop from the first of its own on.
+	first, _, err := b.List(ctx, contract.Events, contract.BulkEventSubjects(shop), bulk+1, 1, 1)
+	if err != nil || len(first) == 0 {
+		return single, err
+	}
+	return min(single, first[0].Sequence-1), nil
+}
+
+func (f *floor) ask(ctx context.Context, b *bus.Bus) (single, bulk uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if time.Since(f.asked) < floorEvery {
-		return f.at, nil
+		return f.single, f.bulk, nil
 	}
-	at, err := b.Floor(ctx, contract.Matcher)
-	if err != nil {
-		return 0, err
+	if single, err = b.Floor(ctx, contract.Matcher); err != nil {
+		return 0, 0, err
 	}
-	f.at, f.asked = at, time.Now()
-	return at, nil
+	if bulk, err = b.Floor(ctx, contract.BulkMatcher); err != nil {
+		return 0, 0, err
+	}
+	f.single, f.bulk, f.asked = single, bulk, time.Now()
+	return single, bulk, nil
 }

@@ -773,7 +773,7 @@ func TestEvents_BecomeDeliveriesAndARecordOfTheDecision(t *testing.T) {
 	if len(bySubject) != 2 {
 		t.Errorf("%d messages on DELIVERIES, want 2", len(bySubject))
 	}
-	now, later := bySubject[contract.DeliverySubject(plain.Id)], bySubject[contract.LaterSubject(delayed.Id, considered[delayed.Id].GetDeliveryId())]
+	now, later := bySubject[contract.DeliverySubject(plain.Id, false)], bySubject[contract.LaterSubject(delayed.Id, considered[delayed.Id].GetDeliveryId())]
 	if now == nil || later == nil {
 		t.Fatalf("DELIVERIES holds %v, want one at once and one later", bySubject)
 	}
@@ -851,7 +851,7 @@ func TestEvents_ThatAreNoneAreLeftOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.create(t, &shopbellv1.Webhook{})
-	if err := b.bus.Publish(t.Context(), &nats.Msg{Subject: "events.demo.paid", Header: nats.Header{}, Data: []byte("x")}, happened("evt_1", "paid").Message()); err != nil {
+	if err := b.bus.Publish(t.Context(), &nats.Msg{Subject: contract.EventSubject("demo", "paid", false), Header: nats.Header{}, Data: []byte("x")}, happened("evt_1", "paid").Message()); err != nil {
 		t.Fatal(err)
 	}
 	b.decisions(t, 1)

@@ -120,7 +120,11 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 			return nil
 		}
 		ready()
-		return s.env.Bus.Batches(work, contract.Matcher, bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}, s.decide)
+		how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
+		bursts, work := errgroup.WithContext(work)
+		bursts.Go(func() error { return s.env.Bus.Batches(work, contract.BulkMatcher, how, s.decide) })
+		bursts.Go(func() error { return s.env.Bus.Batches(work, contract.Matcher, how, s.decide) })
+		return bursts.Wait()
 	})
 	workers.Go(func() error {
 		return s.env.Bus.Batches(work, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
