@@ -1,0 +1,216 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// another starts one more process of a room, beside those that there are.
+func (h *house) another(t *testing.T, room string) *process {
+	t.Helper()
+	first := h.process(room)
+	http := strings.TrimSuffix(strings.TrimPrefix(first.ready, "http://"), "/readyz")
+	newHTTP := freeAddress(t)
+	change := strings.NewReplacer(http, newHTTP, h.grpc[room], freeAddress(t))
+	var env []string
+	for _, entry := range first.env {
+		env = append(env, change.Replace(entry))
+	}
+	h.add(t, &process{name: room + " too", path: first.path, env: env, ready: change.Replace(first.ready)})
+	p := h.processes[len(h.processes)-1]
+	p.begin(t)
+	p.awaitReady(t)
+	return p
+}
+
+// tally is a receiver that counts, for each path, what is under way at once and in which order things come.
+type tally struct {
+	url  string
+	down func(path string) bool
+
+	mu    sync.Mutex // guards spots
+	spots map[string]*tallied
+}
+
+type tallied struct {
+	now, most int
+	answered  int   // 200
+	order     []int // the numbers of the events, each when it was first answered 200
+	seen      map[int]bool
+}
+
+func newTally(t *testing.T) *tally {
+	t.Helper()
+	ta := &tally{spots: map[string]*tallied{}, down: func(string) bool { return false }}
+	server := httptest.NewServer(ta)
+	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
+	ta.url = server.URL
+	return ta
+}
+
+func (ta *tally) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	var e struct{ Data struct{ N int } }
+	_ = json.Unmarshal(body, &e) // 0 where it is none
+	ta.mu.Lock()
+	s := ta.spots[r.URL.Path]
+	if s == nil {
+		s = &tallied{seen: map[int]bool{}}
+		ta.spots[r.URL.Path] = s
+	}
+	s.now++
+	s.most = max(s.most, s.now)
+	down := ta.down(r.URL.Path)
+	ta.mu.Unlock()
+	time.Sleep(time.Millisecond)
+	ta.mu.Lock()
+	defer ta.mu.Unlock()
+	s.now--
+	if down {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	s.answered++
+	if !s.seen[e.Data.N] {
+		s.seen[e.Data.N] = true
+		s.order = append(s.order, e.Data.N)
+	}
+}
+
+// sums are over all paths: how many different events came, and how many came again.
+func (ta *tally) sums() (distinct, again int) {
+	ta.mu.Lock()
+	defer ta.mu.Unlock()
+	for _, s := range ta.spots {
+		distinct += len(s.order)
+		again += s.answered - len(s.order)
+	}
+	return distinct, again
+}
+
+func TestLanes_HoldOverKillsOfSenders(t *testing.T) {
+	t.Parallel()
+	const (
+		webhooks = 40
+		rounds   = 60
+		kills    = 3
+		places   = 2 // of each webhook
+	)
+	h := open(t, many, nil)
+	senders := []*process{h.process("sender"), h.another(t, "sender"), h.another(t, "sender")}
+	ta := newTally(t)
+	sick := true // a quarter of each kind; read and written with the tally's lock
+	ta.down = func(path string) bool {
+		n, _ := strconv.Atoi(strings.TrimPrefix(path, "/"))
+		return sick && n%8 < 2
+	}
+	kinds := []string{"none", "none", "webhook", "key"}
+	for i := range webhooks {
+		h.newWebhook(t, "blomster", fmt.Sprintf("%s/%d", ta.url, i), fmt.Sprintf(`"events": ["to.%d"]`, i), fmt.Sprintf(
+			`"policy": {"timeout": "5s", "max_in_flight": %d, "ordered": %q, "retry_schedule": ["1s", "2s", "5s", "10s", "20s", "40s"], "jitter": false}`, places, kinds[i%len(kinds)]))
+	}
+	for round := range rounds {
+		var batch []string
+		for i := range webhooks {
+			batch = append(batch, fmt.Sprintf(`{"id":"e-%d-%d","type":"to.%d","key":"k%d","data":{"n":%d}}`, i, round, i, round%5, round))
+		}
+		h.publish(t, "blomster", strings.Join(batch, "\n"), "Content-Type", "application/x-ndjson")
+		if round%(rounds/(kills+1)) == rounds/(kills+1)-1 && round < rounds-1 {
+			victim := senders[round/(rounds/(kills+1))%len(senders)]
+			victim.kill(t)
+			victim.begin(t)
+			victim.awaitReady(t)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ta.mu.Lock()
+	sick = false
+	ta.mu.Unlock()
+	eventually(t, 2*time.Minute, "everything has arrived", func() error {
+		if distinct, _ := ta.sums(); distinct < webhooks*rounds {
+			return fmt.Errorf("%d of %d have", distinct, webhooks*rounds)
+		}
+		return nil
+	})
+	_, again := ta.sums()
+	t.Logf("%d of %d deliveries came again", again, webhooks*rounds)
+	if bound := kills * webhooks * places; again > bound {
+		t.Errorf("%d came again, want at most the %d that can have been in flight", again, bound)
+	}
+	ta.mu.Lock()
+	defer ta.mu.Unlock()
+	for path, s := range ta.spots {
+		n, _ := strconv.Atoi(strings.TrimPrefix(path, "/"))
+		last := map[int]int{}
+		key := func(number int) int { return number % 5 }
+		switch kinds[n%len(kinds)] {
+		case "webhook":
+			key = func(int) int { return 0 }
+			if s.most > 1 {
+				t.Errorf("webhook %d, in order: %d at once", n, s.most)
+			}
+		case "none":
+			continue
+		}
+		for _, number := range s.order {
+			if before, ok := last[key(number)]; ok && before > number {
+				t.Errorf("webhook %d, in order by %s: %d arrived before %d", n, kinds[n%len(kinds)], before, number)
+			}
+			last[key(number)] = number
+		}
+	}
+}
+
+func TestBurst_DoesNotDelayOtherShops(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, h *house) {
+		ta := newTally(t)
+		const burst = 6000 // 1,000 of which count as single events
+		h.newWebhook(t, "hot", ta.url+"/hot")
+		h.newWebhook(t, "small", ta.url+"/small")
+		for first := 0; first < burst; first += 1000 {
+			var batch []string
+			for i := range 1000 {
+				batch = append(batch, fmt.Sprintf(`{"type":"order.created","data":{"n":%d}}`, first+i))
+			}
+			h.publish(t, "hot", strings.Join(batch, "\n"), "Content-Type", "application/x-ndjson")
+		}
+		h.publish(t, "small", `{"type":"order.created","data":{"n":1}}`)
+		arrived := func(path string) int {
+			ta.mu.Lock()
+			defer ta.mu.Unlock()
+			if s := ta.spots[path]; s != nil {
+				return len(s.order)
+			}
+			return 0
+		}
+		hotBefore := 0
+		eventually(t, time.Minute, "the small shop's event has arrived", func() error {
+			if arrived("/small") == 0 {
+				hotBefore = arrived("/hot")
+				return fmt.Errorf("%d of the burst have", hotBefore)
+			}
+			return nil
+		})
+		t.Logf("%d of the burst's %d were there before it", hotBefore, burst)
+		if hotBefore > burst*9/10 {
+			t.Errorf("the small shop's event waited for %d of the burst's %d", hotBefore, burst)
+		}
+		eventually(t, time.Minute, "the burst has arrived", func() error {
+			if n := arrived("/hot"); n < burst {
+				return fmt.Errorf("%d of %d have", n, burst)
+			}
+			return nil
+		})
+	})
+}
