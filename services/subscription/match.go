@@ -61,7 +61,7 @@ func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 		if err != nil {
 			return fmt.Errorf("place of event %s among all: %w", e.ID, err)
 		}
-		if msgs, err = s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, msgs); err != nil {
+		if msgs, err = s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), msgs); err != nil {
 			return err
 		}
 	}
@@ -74,11 +74,11 @@ func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 }
 
 // decideOne appends what is to be published for one event, which has this sequence in EVENTS.
-func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contract.Event, msgs []*nats.Msg) ([]*nats.Msg, error) {
+func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contract.Event, subscribed []*webhook.Webhook, msgs []*nats.Msg) ([]*nats.Msg, error) {
 	now := time.Now()
 	ctx, span := s.env.Tracer.Start(ctx, "match webhooks", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(now))
 	defer span.End()
-	matched, considered := match(e, s.webhooks.Subscribed(e.ShopID, e.Type))
+	matched, considered := match(e, subscribed)
 	decision := &busv1.Decision{Considered: considered}
 	next := 0 // in matched
 	for _, c := range considered {
@@ -112,16 +112,48 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 		span.SetAttributes(attribute.String("shop_id", e.ShopID), attribute.String("event_id", e.ID),
 			attribute.String("event_type", e.Type), attribute.Int("considered", len(considered)), attribute.Int("matched", len(matched)))
 	}
-	record, err := proto.Marshal(&busv1.Record{
-		At: timestamppb.New(now), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type,
-		What: &busv1.Record_Decision{Decision: decision},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("record the decision on event %s: %w", e.ID, err)
+	for i, part := range parts(decision) {
+		record, err := proto.Marshal(&busv1.Record{
+			At: timestamppb.New(now), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type,
+			What: &busv1.Record_Decision{Decision: part},
+		})
+		if err != nil {
+			return nil, fmt.Errorf("record the decision on event %s: %w", e.ID, err)
+		}
+		id := e.ShopID + "/" + e.ID + "/decision"
+		if i > 0 {
+			id += fmt.Sprintf("/%d", i)
+		}
+		m := contract.RecordMessage(e.ShopID, "", record, id)
+		bus.Inject(ctx, m)
+		msgs = append(msgs, m)
 	}
-	m := contract.RecordMessage(e.ShopID, "", record, e.ShopID+"/"+e.ID+"/decision")
-	bus.Inject(ctx, m)
-	return append(msgs, m), nil
+	return msgs, nil
+}
+
+// partSize is how large the record of a decision may become, more or less. The bus takes a message of some MiB, and a shop may
+// have more webhooks than fit into one.
+const partSize = 1 << 20
+
+// parts are the decision in parts that the bus takes, of which there is at least one. The log puts them together.
+func parts(d *busv1.Decision) []*busv1.Decision {
+	list := []*busv1.Decision{{}}
+	for size := 0; len(d.Considered) > 0; d.Considered = d.Considered[1:] {
+		c := d.Considered[0]
+		if size += proto.Size(c); size > partSize {
+			size = proto.Size(c)
+			list = append(list, &busv1.Decision{})
+		}
+		part := list[len(list)-1]
+		part.Considered = append(part.Considered, c)
+		if due, ok := d.Due[c.WebhookId]; ok {
+			if part.Due == nil {
+				part.Due = map[string]*timestamppb.Timestamp{}
+			}
+			part.Due[c.WebhookId] = due
+		}
+	}
+	return list
 }
 
 // ExplainEvent says which webhooks of the shop would get an event, and why the others would not. Nothing is published.

@@ -44,7 +44,7 @@ import (
 
 const closed = "name: closed\nheaders: {X-Closed-Event: '{type}'}\npolicy: {timeout: 5s, retry_schedule: [1m], success_codes: [2xx]}\nevents:\n  - {name: order_created, sample: '1'}\n  - {name: paid, sample: '1'}\n"
 
-func profiles(t *testing.T) *profile.Set {
+func profiles(t testing.TB) *profile.Set {
 	t.Helper()
 	set, err := profile.Load(fstest.MapFS{"closed.yaml": {Data: []byte(closed)}})
 	if err != nil {
@@ -78,7 +78,7 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t testing.TB) *bundle {
 	t.Helper()
 	b := &bundle{log: &lines{}}
 	var server *bus.Embedded
@@ -96,7 +96,7 @@ func setup(t *testing.T) *bundle {
 }
 
 // run opens subscription on the bundle's bus and has it work until the test ends.
-func (b *bundle) run(t *testing.T) {
+func (b *bundle) run(t testing.TB) {
 	t.Helper()
 	b.open(t)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -119,7 +119,7 @@ func (b *bundle) run(t *testing.T) {
 	}
 }
 
-func (b *bundle) open(t *testing.T) {
+func (b *bundle) open(t testing.TB) {
 	t.Helper()
 	provider := sdktrace.NewTracerProvider()
 	service, err := New(Defaults(), &run.Env{
@@ -828,7 +828,7 @@ func TestEvents_DecidedAgainMakeNothingNew(t *testing.T) {
 	e := happened("evt_1", "paid")
 	var first []*nats.Msg
 	for range 2 {
-		msgs, err := b.decideOne(t.Context(), 1, e, nil)
+		msgs, err := b.decideOne(t.Context(), 1, e, b.webhooks.Subscribed(e.ShopID, e.Type), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
