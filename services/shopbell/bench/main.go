@@ -23,10 +23,16 @@ var children = map[string]func(args []string) error{"bare": postBare, "serve": s
 // scenarios is what bench measures when it is called with this word.
 const scenarios = "isolation"
 
+// crowds are measured when bench is called with one of these words: very many at once of something.
+var crowds = map[string]func(args []string) error{"waiting": waiting, "wide": wide}
+
 func main() {
 	run := bench
 	if len(os.Args) > 1 && os.Args[1] == scenarios {
 		run = func() error { return isolation(os.Args[2:]) }
+	}
+	if len(os.Args) > 1 && crowds[os.Args[1]] != nil {
+		run = func() error { return crowds[os.Args[1]](os.Args[2:]) }
 	}
 	if len(os.Args) > 1 && children[os.Args[1]] != nil {
 		run = func() error { return children[os.Args[1]](os.Args[2:]) }
