@@ -206,3 +206,16 @@ func (b *Bus) Lag(ctx context.Context, name string) (Lag, error) {
 	lag.Oldest = oldest.Time
 	return lag, nil
 }
+
+// Past says whether a consumer has answered everything up to this sequence of its stream.
+func (b *Bus) Past(ctx context.Context, name string, sequence uint64) (bool, error) {
+	c, err := b.consumer(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	info, err := c.Info(ctx)
+	if err != nil {
+		return false, fmt.Errorf("ask for consumer %s: %w", name, err)
+	}
+	return info.AckFloor.Stream >= sequence || info.NumPending == 0 && info.NumAckPending == 0, nil
+}

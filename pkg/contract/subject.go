@@ -165,8 +165,17 @@ func ParseOutcomeSubject(subject string) (shop, webhookID string, ok bool) {
 	return shopOf(token), webhookID, true
 }
 
+// ShopOutcomeSubjects is where all records of a shop lie, and all wishes that its webhooks be switched off.
+func ShopOutcomeSubjects(shop string) string { return "outcomes." + shopToken(shop) + ".>" }
+
+// WaitingSubjects is where everything lies that is on its way to webhooks or waits to be, of all shops.
+func WaitingSubjects() []string { return []string{"deliveries.>", "later.>"} }
+
 // SwitchSubject is where the wish lies that a webhook be switched off.
 func SwitchSubject(shop, webhookID string) string { return OutcomeSubject(shop, webhookID) + ".switch" }
+
+// IsSwitch says whether such a wish lies on this subject of OUTCOMES.
+func IsSwitch(subject string) bool { return strings.HasSuffix(subject, ".switch") }
 
 // WebhookKey is where a webhook lies in its bucket.
 func WebhookKey(shop, webhookID string) string { return shopToken(shop) + "." + webhookID }

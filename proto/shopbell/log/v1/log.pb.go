@@ -995,7 +995,7 @@ var File_shopbell_log_v1_log_proto protoreflect.FileDescriptor
 
 const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/log/v1/log.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x1bshopbell/log/v1/stats.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\"\x12\n" +
+	"\x19shopbell/log/v1/log.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x1dshopbell/log/v1/expunge.proto\x1a\x1bshopbell/log/v1/stats.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\"\x12\n" +
 	"\x10GetLogLagRequest\"@\n" +
 	"\x11GetLogLagResponse\x12+\n" +
 	"\x04lags\x18\x01 \x03(\v2\x17.shopbell.log.v1.LogLagR\x04lags\"\x94\x01\n" +
@@ -1075,7 +1075,7 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"9\n" +
 	"\x16CancelDeliveryResponse\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
-	"deliveryId2\xee\v\n" +
+	"deliveryId2\xf1\f\n" +
 	"\n" +
 	"LogService\x12{\n" +
 	"\bGetEvent\x12 .shopbell.log.v1.GetEventRequest\x1a\x12.shopbell.v1.Event\"9\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02'\x12%/v1/shops/{shop_id}/events/{event_id}\x12\x95\x01\n" +
@@ -1088,7 +1088,8 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x0eCancelDelivery\x12&.shopbell.log.v1.CancelDeliveryRequest\x1a'.shopbell.log.v1.CancelDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:cancel\x12\x97\x01\n" +
 	"\x0fGetWebhookStats\x12'.shopbell.log.v1.GetWebhookStatsRequest\x1a\x16.shopbell.log.v1.Stats\"C\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x021\x12//v1/shops/{shop_id}/webhooks/{webhook_id}/stats\x12{\n" +
 	"\fGetShopStats\x12$.shopbell.log.v1.GetShopStatsRequest\x1a\x16.shopbell.log.v1.Stats\"-\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/shops/{shop_id}/stats\x12g\n" +
-	"\tGetLogLag\x12!.shopbell.log.v1.GetLogLagRequest\x1a\".shopbell.log.v1.GetLogLagResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/log/lagB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
+	"\tGetLogLag\x12!.shopbell.log.v1.GetLogLagRequest\x1a\".shopbell.log.v1.GetLogLagResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/log/lag\x12\x80\x01\n" +
+	"\vExpungeShop\x12#.shopbell.log.v1.ExpungeShopRequest\x1a$.shopbell.log.v1.ExpungeShopResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/shops/{shop_id}:expungeB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
 
 var (
 	file_shopbell_log_v1_log_proto_rawDescOnce sync.Once
@@ -1124,8 +1125,10 @@ var file_shopbell_log_v1_log_proto_goTypes = []any{
 	(*v1.Attempt)(nil),               // 17: shopbell.v1.Attempt
 	(*GetWebhookStatsRequest)(nil),   // 18: shopbell.log.v1.GetWebhookStatsRequest
 	(*GetShopStatsRequest)(nil),      // 19: shopbell.log.v1.GetShopStatsRequest
-	(*v1.Event)(nil),                 // 20: shopbell.v1.Event
-	(*Stats)(nil),                    // 21: shopbell.log.v1.Stats
+	(*ExpungeShopRequest)(nil),       // 20: shopbell.log.v1.ExpungeShopRequest
+	(*v1.Event)(nil),                 // 21: shopbell.v1.Event
+	(*Stats)(nil),                    // 22: shopbell.log.v1.Stats
+	(*ExpungeShopResponse)(nil),      // 23: shopbell.log.v1.ExpungeShopResponse
 }
 var file_shopbell_log_v1_log_proto_depIdxs = []int32{
 	2,  // 0: shopbell.log.v1.GetLogLagResponse.lags:type_name -> shopbell.log.v1.LogLag
@@ -1150,19 +1153,21 @@ var file_shopbell_log_v1_log_proto_depIdxs = []int32{
 	18, // 19: shopbell.log.v1.LogService.GetWebhookStats:input_type -> shopbell.log.v1.GetWebhookStatsRequest
 	19, // 20: shopbell.log.v1.LogService.GetShopStats:input_type -> shopbell.log.v1.GetShopStatsRequest
 	0,  // 21: shopbell.log.v1.LogService.GetLogLag:input_type -> shopbell.log.v1.GetLogLagRequest
-	20, // 22: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
-	5,  // 23: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
-	6,  // 24: shopbell.log.v1.LogService.TailDeliveries:output_type -> shopbell.log.v1.TailDeliveriesResponse
-	7,  // 25: shopbell.log.v1.LogService.ExportDeliveries:output_type -> shopbell.log.v1.ExportDeliveriesResponse
-	8,  // 26: shopbell.log.v1.LogService.ExportAttempts:output_type -> shopbell.log.v1.ExportAttemptsResponse
-	16, // 27: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
-	12, // 28: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
-	14, // 29: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
-	21, // 30: shopbell.log.v1.LogService.GetWebhookStats:output_type -> shopbell.log.v1.Stats
-	21, // 31: shopbell.log.v1.LogService.GetShopStats:output_type -> shopbell.log.v1.Stats
-	1,  // 32: shopbell.log.v1.LogService.GetLogLag:output_type -> shopbell.log.v1.GetLogLagResponse
-	22, // [22:33] is the sub-list for method output_type
-	11, // [11:22] is the sub-list for method input_type
+	20, // 22: shopbell.log.v1.LogService.ExpungeShop:input_type -> shopbell.log.v1.ExpungeShopRequest
+	21, // 23: shopbell.log.v1.LogService.GetEvent:output_type -> shopbell.v1.Event
+	5,  // 24: shopbell.log.v1.LogService.ListDeliveries:output_type -> shopbell.log.v1.ListDeliveriesResponse
+	6,  // 25: shopbell.log.v1.LogService.TailDeliveries:output_type -> shopbell.log.v1.TailDeliveriesResponse
+	7,  // 26: shopbell.log.v1.LogService.ExportDeliveries:output_type -> shopbell.log.v1.ExportDeliveriesResponse
+	8,  // 27: shopbell.log.v1.LogService.ExportAttempts:output_type -> shopbell.log.v1.ExportAttemptsResponse
+	16, // 28: shopbell.log.v1.LogService.GetDelivery:output_type -> shopbell.v1.Delivery
+	12, // 29: shopbell.log.v1.LogService.ResendDelivery:output_type -> shopbell.log.v1.ResendDeliveryResponse
+	14, // 30: shopbell.log.v1.LogService.CancelDelivery:output_type -> shopbell.log.v1.CancelDeliveryResponse
+	22, // 31: shopbell.log.v1.LogService.GetWebhookStats:output_type -> shopbell.log.v1.Stats
+	22, // 32: shopbell.log.v1.LogService.GetShopStats:output_type -> shopbell.log.v1.Stats
+	1,  // 33: shopbell.log.v1.LogService.GetLogLag:output_type -> shopbell.log.v1.GetLogLagResponse
+	23, // 34: shopbell.log.v1.LogService.ExpungeShop:output_type -> shopbell.log.v1.ExpungeShopResponse
+	23, // [23:35] is the sub-list for method output_type
+	11, // [11:23] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1173,6 +1178,7 @@ func file_shopbell_log_v1_log_proto_init() {
 	if File_shopbell_log_v1_log_proto != nil {
 		return
 	}
+	file_shopbell_log_v1_expunge_proto_init()
 	file_shopbell_log_v1_stats_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

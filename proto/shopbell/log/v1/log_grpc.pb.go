@@ -33,6 +33,7 @@ const (
 	LogService_GetWebhookStats_FullMethodName  = "/shopbell.log.v1.LogService/GetWebhookStats"
 	LogService_GetShopStats_FullMethodName     = "/shopbell.log.v1.LogService/GetShopStats"
 	LogService_GetLogLag_FullMethodName        = "/shopbell.log.v1.LogService/GetLogLag"
+	LogService_ExpungeShop_FullMethodName      = "/shopbell.log.v1.LogService/ExpungeShop"
 )
 
 // LogServiceClient is the client API for LogService service.
@@ -74,6 +75,11 @@ type LogServiceClient interface {
 	// GetLogLag says how far the log is behind what happens. It needs the operator's key: it is of all shops. Behind or not,
 	// nothing waits for the log: it shows later what was delivered in time.
 	GetLogLag(ctx context.Context, in *GetLogLagRequest, opts ...grpc.CallOption) (*GetLogLagResponse, error)
+	// ExpungeShop removes what is held of a person or of a shop, from the bus and from the log, so that it can be told whose
+	// data is gone: the events, their deliveries, those that still wait to be sent, and all attempts. Statistics stay. It
+	// reads all that the log and the bus hold of the shop, some thousand a second, and what waits of other shops; whatever
+	// interrupts it, calling it again does the rest. It needs the operator's key. Errors: PERMISSION_DENIED.
+	ExpungeShop(ctx context.Context, in *ExpungeShopRequest, opts ...grpc.CallOption) (*ExpungeShopResponse, error)
 }
 
 type logServiceClient struct {
@@ -221,6 +227,16 @@ func (c *logServiceClient) GetLogLag(ctx context.Context, in *GetLogLagRequest, 
 	return out, nil
 }
 
+func (c *logServiceClient) ExpungeShop(ctx context.Context, in *ExpungeShopRequest, opts ...grpc.CallOption) (*ExpungeShopResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExpungeShopResponse)
+	err := c.cc.Invoke(ctx, LogService_ExpungeShop_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LogServiceServer is the server API for LogService service.
 // All implementations must embed UnimplementedLogServiceServer
 // for forward compatibility.
@@ -260,6 +276,11 @@ type LogServiceServer interface {
 	// GetLogLag says how far the log is behind what happens. It needs the operator's key: it is of all shops. Behind or not,
 	// nothing waits for the log: it shows later what was delivered in time.
 	GetLogLag(context.Context, *GetLogLagRequest) (*GetLogLagResponse, error)
+	// ExpungeShop removes what is held of a person or of a shop, from the bus and from the log, so that it can be told whose
+	// data is gone: the events, their deliveries, those that still wait to be sent, and all attempts. Statistics stay. It
+	// reads all that the log and the bus hold of the shop, some thousand a second, and what waits of other shops; whatever
+	// interrupts it, calling it again does the rest. It needs the operator's key. Errors: PERMISSION_DENIED.
+	ExpungeShop(context.Context, *ExpungeShopRequest) (*ExpungeShopResponse, error)
 	mustEmbedUnimplementedLogServiceServer()
 }
 
@@ -302,6 +323,9 @@ func (UnimplementedLogServiceServer) GetShopStats(context.Context, *GetShopStats
 }
 func (UnimplementedLogServiceServer) GetLogLag(context.Context, *GetLogLagRequest) (*GetLogLagResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLogLag not implemented")
+}
+func (UnimplementedLogServiceServer) ExpungeShop(context.Context, *ExpungeShopRequest) (*ExpungeShopResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExpungeShop not implemented")
 }
 func (UnimplementedLogServiceServer) mustEmbedUnimplementedLogServiceServer() {}
 func (UnimplementedLogServiceServer) testEmbeddedByValue()                    {}
@@ -501,6 +525,24 @@ func _LogService_GetLogLag_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_ExpungeShop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExpungeShopRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).ExpungeShop(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_ExpungeShop_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).ExpungeShop(ctx, req.(*ExpungeShopRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LogService_ServiceDesc is the grpc.ServiceDesc for LogService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -539,6 +581,10 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetLogLag",
 			Handler:    _LogService_GetLogLag_Handler,
+		},
+		{
+			MethodName: "ExpungeShop",
+			Handler:    _LogService_ExpungeShop_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
