@@ -150,7 +150,10 @@ func TestDo_ShowsItsCertificateToWhoAsks(t *testing.T) {
 		}
 		c = clientWith(t, address.NewGuard(address.Private...), Config{CAFile: with.CAFile}, nil)
 		x := do(t.Context(), c, target, http.Header{}, nil, 10*time.Second, 1<<10)
-		if x.class != "tls" || version == tls.VersionTLS13 && !strings.Contains(x.problem, "sender.client_certificate") {
+		switch {
+		case x.class == "tls" && (version == tls.VersionTLS12 || strings.Contains(x.problem, "sender.client_certificate")):
+		case x.class == "connect" && version == tls.VersionTLS13: // it hangs up before its reason can be read, now and then
+		default:
 			t.Errorf("TLS %x, without a certificate: %d %s: %s, want tls", version, x.code, x.class, x.problem)
 		}
 	}

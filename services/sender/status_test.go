@@ -149,6 +149,9 @@ var failures = []struct {
 	{"no such host", "dns", 0, func(*testing.T) (string, *x509.Certificate) { return "http://no-such-host.invalid/", nil }},
 	{"an address that is not public", "blocked_address", 0, func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, hangs), nil }},
 	{"hung up without an answer", "connect", 0, func(t *testing.T) (string, *x509.Certificate) { return "http://" + receiver(t, closes("")), nil }},
+	{"hung up while the request is sent", "connect", 4 << 20, func(t *testing.T) (string, *x509.Certificate) {
+		return "http://" + receiver(t, func(conn net.Conn) { _ = conn.Close() }), nil
+	}},
 	{"reset", "connect", 0, func(t *testing.T) (string, *x509.Certificate) {
 		return "http://" + receiver(t, func(conn net.Conn) {
 			reads("")(conn)
