@@ -165,7 +165,7 @@ func (w *waitingRoom) fill(ctx context.Context, n int) (time.Duration, error) {
 
 // size is what the log's files in a folder take, and what all others do, in bytes.
 func size(dir, logName string) (others, log int) {
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error { // what goes while we look is not counted
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error { // what goes while we look is not counted
 		if err != nil || d.IsDir() {
 			return nil //nolint:nilerr // see above
 		}
