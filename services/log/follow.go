@@ -87,7 +87,7 @@ const (
 // keeps the batch: to give some ten thousand messages back to the bus every second would cost those who deliver. So nothing
 // else is pulled meanwhile; it waits on the bus, which hands out again what is unanswered for long: to write it twice does no
 // harm. When the process stops the batch goes back to the bus.
-func (l *Log) untilWritten(ctx context.Context, stream string, batch []bus.Message, b store.Batch) (began time.Time, err error) {
+func (l *Log) untilWritten(ctx context.Context, stream string, b store.Batch) (began time.Time, err error) {
 	for wait := shortestWait; ; wait = min(2*wait, longestWait) {
 		began = time.Now()
 		if err = l.writeOnce(ctx, b); err == nil {
@@ -154,7 +154,7 @@ func (a *away) over(ctx context.Context, stream string) {
 }
 
 func (l *Log) write(ctx context.Context, stream string, batch []bus.Message, b store.Batch) error {
-	began, err := l.untilWritten(ctx, stream, batch, b)
+	began, err := l.untilWritten(ctx, stream, b)
 	if err != nil {
 		return fmt.Errorf("write to the log: %w", err)
 	}

@@ -20,19 +20,16 @@ import (
 // children are what bench starts of itself in processes of their own, so that their CPU time can be told from its own.
 var children = map[string]func(args []string) error{"bare": postBare, "serve": serveProfiled}
 
-// scenarios is what bench measures when it is called with this word.
+// scenarios is the word with which bench measures what bad receivers do to others.
 const scenarios = "isolation"
 
-// crowds are measured when bench is called with one of these words: very many at once of something.
-var crowds = map[string]func(args []string) error{"waiting": waiting, "wide": wide}
+// others are what bench measures when it is called with a word.
+var others = map[string]func(args []string) error{scenarios: isolation, "replay": replay, "waiting": waiting, "wide": wide}
 
 func main() {
 	run := bench
-	if len(os.Args) > 1 && os.Args[1] == scenarios {
-		run = func() error { return isolation(os.Args[2:]) }
-	}
-	if len(os.Args) > 1 && crowds[os.Args[1]] != nil {
-		run = func() error { return crowds[os.Args[1]](os.Args[2:]) }
+	if len(os.Args) > 1 && others[os.Args[1]] != nil {
+		run = func() error { return others[os.Args[1]](os.Args[2:]) }
 	}
 	if len(os.Args) > 1 && children[os.Args[1]] != nil {
 		run = func() error { return children[os.Args[1]](os.Args[2:]) }

@@ -153,6 +153,9 @@ func TestReplay_SendsATimeSpansEventsToANewWebhook(t *testing.T) {
 		before := time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)
 		h.publishMany(t, "blomster", n) // nobody wants them yet
 		h.publish(t, "blomster", `{"type":"stock.changed","id":"stock-1","data":{"n":1000}}`)
+		for i := range n { // or one might be matched only when there is somebody who wants it
+			h.awaitEvent(t, "blomster", fmt.Sprintf("order-%d", i), allAre("", 0))
+		}
 		w := h.newWebhook(t, "blomster", r.url+"/new", `"events": ["order.created"]`, `"filter": "int(data.n) % 3 == 0"`, `"transform": "{'order': data.n}"`)
 		body := fmt.Sprintf(`{"to_webhook_id": %q, "from": %q, "rate_per_second": 1000`, w.ID, before)
 		if dry := get[replay](t, h, "POST", "/v1/shops/blomster/replays", body+`, "dry_run": true}`); dry.Total != n/3 || len(dry.Sample) != 10 {
