@@ -175,10 +175,14 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// crowded says that so many deliveries wait for the senders that a job has to wait, too.
+// crowded says that so many deliveries wait for the senders, of single events or of bursts, that a job has to wait, too.
 func (r *replays) crowded(ctx context.Context) bool {
-	waiting, _, err := r.log.env.Bus.Pending(ctx, contract.Sender)
-	return err != nil || waiting > maxBacklog
+	for _, consumer := range []string{contract.Sender, contract.BulkSender} {
+		if waiting, _, err := r.log.env.Bus.Pending(ctx, consumer); err != nil || waiting > maxBacklog {
+			return true
+		}
+	}
+	return false
 }
 
 // note stores how far a job is, and has it for this process for another lease. Where a caller has changed the job
