@@ -89,8 +89,10 @@ func TestBusAway_PublishingSaysComeAgainAndAcceptsNothing(t *testing.T) {
 			got = append(got, in.order())
 		}
 		slices.Sort(got)
-		if want := []string{"1", "1", "2", "3", "4", "5"}; !slices.Equal(got, want) {
-			t.Errorf("the receiver got %v, want the waiting one twice and each other once: %v", got, want)
+		want := []string{"1", "1", "2", "3", "4", "5"}
+		// The bus was killed the moment that the first attempt was made: it may not know of it, and then it is made again.
+		if again := slices.Insert(slices.Clone(want), 0, "1"); !slices.Equal(got, want) && !slices.Equal(got, again) {
+			t.Errorf("the receiver got %v, want the waiting one twice, or once more, and each other once: %v", got, want)
 		}
 	})
 }

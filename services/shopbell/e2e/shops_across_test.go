@@ -224,7 +224,11 @@ func TestShops_S5_05_BodyExactlyAsGiven(t *testing.T) {
 	}
 	for _, preset := range presets {
 		s, r := h.newShop(t, preset), newReceiver(t)
-		s.webhook(t, r.url+"/hook")
+		own := []string{}
+		if preset == "cloudevents" { // in whose structured mode a body that is not JSON is part of one that is
+			own = append(own, `"options": ["binary"]`)
+		}
+		s.webhook(t, r.url+"/hook", own...)
 		n := 0
 		wantNext := func(contentType, body string) {
 			t.Helper()
