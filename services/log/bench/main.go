@@ -105,7 +105,8 @@ func sizeOf(dir string) (size int64, err error) {
 
 // openPostgres starts a cluster that writes as safely as it does by default, with the memory of a small server.
 func openPostgres(ctx context.Context, dir string) (*subject, error) {
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the user postgres goes through it
+	// The user postgres goes through it, and removes what is its own.
+	if err := os.Chmod(dir, os.ModeSticky|0o777); err != nil {
 		return nil, err
 	}
 	cluster, err := storetest.StartCluster(dir, "shared_buffers=1GB", "max_wal_size=2GB")

@@ -117,30 +117,88 @@ func (r reader) list(ctx context.Context, f store.Filter) ([]store.State, error)
 		}
 		ids = store.DeliveryIDs(decision.Decision)
 	}
-	query, args := listQuery(f, late, ids)
-	return collect(ctx, r, query, args, scanState)
+	spans, err := r.spans(ctx, f, late, ids)
+	if err != nil {
+		return nil, err
+	}
+	var found []store.State
+	for _, span := range spans {
+		query, args := listQuery(f, late, ids, span)
+		states, err := collect(ctx, r, query, args, scanState)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, states...)
+		if f.Limit -= len(states); f.Limit == 0 {
+			break
+		}
+	}
+	return found, nil
 }
 
-// listQuery finds the deliveries of a page; ids are those of the event's deliveries, if the filter names one.
-func listQuery(f store.Filter, late time.Duration, ids []string) (query string, args []any) {
-	where, args := conditions(f, late)
-	if f.EventID != "" {
+// spans are where a filter's deliveries may lie, to be read one after the other until there are enough: the newest part,
+// the two before it, four, and so on. One query of all parts would begin in each of them, and most lists end in the first.
+func (r reader) spans(ctx context.Context, f store.Filter, late time.Duration, ids []string) ([]part, error) {
+	odd := part{time.Unix(0, 0), time.Unix(0, 0).Add(24 * time.Hour)} // of ids without a time; they come last
+	switch {
+	case f.DeliveryID != "":
+		ids = []string{store.Key(f.DeliveryID)}
+		fallthrough
+	case f.EventID != "":
 		low, high := bornBetween(ids)
-		args = append(args, ids, low, high)
-		where += fmt.Sprintf(` AND id = ANY($%d) AND born BETWEEN $%d AND $%d`, len(args)-2, len(args)-1, len(args))
+		return []part{{low, high.Add(time.Millisecond)}}, nil
+	case f.Before != "" && odd.holds(store.Born(f.Before)):
+		return []part{odd}, nil
+	}
+	low, high := f.Span(late)
+	all, err := readParts(ctx, r.tx)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(p part) bool {
+		return odd.holds(p.lo) || low != "" && !store.Born(low).Before(p.hi) || high != "" && store.Born(high).Before(p.lo)
+	})
+	var spans []part
+	for n, end := 1, len(all); end > 0; n, end = 2*n, end-n {
+		spans = append(spans, part{all[max(end-n, 0)].lo, all[end-1].hi})
+	}
+	if low == "" {
+		spans = append(spans, odd)
+	}
+	return spans, nil
+}
+
+// listQuery finds the deliveries of a page that lie in a span; ids are those of the event's deliveries, if the filter
+// names one.
+func listQuery(f store.Filter, late time.Duration, ids []string, span part) (query string, args []any) {
+	where, args := conditions(f, late)
+	and := func(condition string, values ...any) {
+		for _, v := range values {
+			args = append(args, v)
+			condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1)
+		}
+		where += " AND " + condition
+	}
+	and(`born >= ? AND born < ?`, span.lo, span.hi)
+	if f.EventID != "" {
+		and(`id = ANY(?)`, ids)
 	}
 	args = append(args, f.Limit)
 	return `SELECT ` + stateColumns + ` FROM deliveries WHERE ` + where + ` ORDER BY id DESC LIMIT $` + strconv.Itoa(len(args)), args
 }
 
-// Explain says how PostgreSQL finds the deliveries that a filter chooses.
+// Explain says how PostgreSQL finds the deliveries that a filter chooses, in the newest span alone.
 func (s *Store) Explain(ctx context.Context, f store.Filter) (string, error) {
 	return snapshot(ctx, s, func(r reader) (string, error) {
 		late, err := r.lateness(ctx, f)
 		if err != nil {
 			return "", err
 		}
-		query, args := listQuery(f, late, nil)
+		spans, err := r.spans(ctx, f, late, nil)
+		if err != nil || len(spans) == 0 {
+			return "", err
+		}
+		query, args := listQuery(f, late, nil, spans[0])
 		lines, err := collect(ctx, r, `EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) `+query, args, pgx.RowTo[string])
 		return strings.Join(lines, "\n"), err
 	})
@@ -212,7 +270,6 @@ func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	}
 	if f.DeliveryID != "" {
 		add("id =", store.Key(f.DeliveryID))
-		add("born =", store.Born(f.DeliveryID))
 	}
 	if f.ErrorClass != "" {
 		add("error_class =", store.Key(f.ErrorClass))
@@ -232,17 +289,12 @@ func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	if f.Troubled() {
 		all = append(all, "("+troubled+")")
 	}
-	// The bounds of born let the planner leave whole tables out.
 	low, high := f.Span(late)
 	if low != "" {
 		add("id >=", low)
-		add("born >=", store.Born(low))
 	}
 	if high != "" {
 		add("id <", high)
-		if born := store.Born(high); born.Unix() != 0 {
-			add("born <=", born)
-		}
 	}
 	return strings.Join(all, " AND "), args
 }

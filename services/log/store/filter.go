@@ -65,11 +65,11 @@ const (
 	clocksApart = 10 * time.Minute
 )
 
-// FirstID is less than every delivery's id of that time or later, and greater than all before.
+// FirstID is the least id that a delivery of that time can have.
 func FirstID(t time.Time) string {
 	var u ulid.ULID
 	_ = u.SetTime(uint64(max(t.UnixMilli(), 0))) // fails only for times after the year 10889
-	return id.Delivery + u.String()[:10]
+	return id.Delivery + u.String()
 }
 
 // Born is the time that a delivery's id holds: when its event was accepted. It is 1970 for an id that is not ours.

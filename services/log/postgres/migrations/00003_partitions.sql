@@ -85,9 +85,10 @@ CREATE TABLE deliveries (
 
 -- Of an event's deliveries there is no index: its decision names them.
 CREATE INDEX deliveries_by_webhook ON deliveries (shop_id, webhook_id, id);
+CREATE INDEX deliveries_by_type ON deliveries (shop_id, event_type, id);
 
 -- The few that somebody looks for: all but those that were delivered with a 2xx.
-CREATE INDEX deliveries_troubled ON deliveries (shop_id, id, webhook_id, event_type, status, response_code, error_class)
+CREATE INDEX deliveries_troubled ON deliveries (shop_id, id, webhook_id, event_type, created_at, status, response_code, error_class)
     WHERE status <> 'delivered' OR response_code NOT BETWEEN 200 AND 299 OR error_class <> '';
 
 CREATE TABLE attempts (
