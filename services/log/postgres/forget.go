@@ -98,6 +98,9 @@ func (p part) suffix() string { return p.lo.UTC().Format("_20060102_1504") }
 // drop drops a part. Its tables are detached first, in the way that keeps neither readers nor writers waiting. Whatever it
 // is interrupted by, the next call finishes it.
 func drop(ctx context.Context, conn *pgxpool.Conn, p part) error {
+	if _, err := conn.Exec(ctx, `UPDATE forgotten SET until = greatest(until, $1)`, p.hi); err != nil {
+		return fmt.Errorf("note what is forgotten: %w", err)
+	}
 	for _, of := range parted {
 		name := of.table + p.suffix()
 		var pending bool

@@ -198,13 +198,14 @@ func (w writer) deliveries(ctx context.Context, deliveries []store.State) error 
 		return nil
 	}
 	rows, err := w.tx.Query(ctx, `INSERT INTO deliveries (`+stateColumns+`) SELECT * FROM `+unnestStates+`
-		ON CONFLICT DO NOTHING RETURNING shop_id, id`, stateArrays(deliveries)...)
+		ON CONFLICT DO NOTHING RETURNING shop_id, id, (SELECT until FROM forgotten)`, stateArrays(deliveries)...)
 	if err != nil {
 		return err
 	}
 	made := make(map[key]bool, len(deliveries))
 	var k key
-	if _, err := pgx.ForEachRow(rows, []any{&k.shopID, &k.id}, func() error {
+	var forgotten time.Time // see store.Tally.Made
+	if _, err := pgx.ForEachRow(rows, []any{&k.shopID, &k.id, &forgotten}, func() error {
 		made[k] = true
 		return nil
 	}); err != nil {
@@ -213,7 +214,7 @@ func (w writer) deliveries(ctx context.Context, deliveries []store.State) error 
 	var known []store.State
 	for _, d := range deliveries {
 		if made[key{d.ShopID, d.ID}] {
-			w.tally.Delivery(store.State{}, d)
+			w.tally.Made(d, forgotten)
 		} else {
 			known = append(known, d)
 		}
@@ -248,7 +249,7 @@ func (w writer) merge(ctx context.Context, deliveries []store.State) error {
 		before := byKey[key{s.ShopID, s.ID}]
 		if merged := before.Merge(s); merged != before {
 			changed = append(changed, merged)
-			w.tally.Delivery(before, merged)
+			w.tally.Changed(before, merged)
 		}
 	}
 	if len(changed) == 0 {

@@ -152,6 +152,12 @@ func (s *Store) forgetDeliveries(ctx context.Context, tx *sql.Tx, until time.Tim
 	if err != nil {
 		return 0, err
 	}
+	if next != "" {
+		until = store.Born(next)
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE forgotten SET until = max(until, ?)`, until.UnixMicro()); err != nil {
+		return 0, err
+	}
 	return result.RowsAffected()
 }
 

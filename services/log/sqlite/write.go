@@ -29,7 +29,7 @@ type statements struct {
 	insertDelivery, readDelivery, updateDelivery *sql.Stmt
 	updateBase                                   *sql.Stmt
 	insertAttempt, insertChange, raiseLateness   *sql.Stmt
-	readStats, writeStats                        *sql.Stmt
+	readStats, writeStats, readForgotten         *sql.Stmt
 }
 
 func prepare(ctx context.Context, db *sql.DB) (statements, error) {
@@ -63,6 +63,8 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 
 		readStats:  one(readStats),
 		writeStats: one(writeStats),
+
+		readForgotten: one(`SELECT until FROM forgotten`),
 	}
 	if err != nil {
 		return statements{}, fmt.Errorf("prepare writing: %w", err)
@@ -75,7 +77,7 @@ func (s statements) on(ctx context.Context, tx *sql.Tx) statements {
 	for _, stmt := range []**sql.Stmt{
 		&s.insertEvent, &s.insertDecision, &s.readDecision, &s.updateDecision,
 		&s.insertDelivery, &s.readDelivery, &s.updateDelivery, &s.updateBase, &s.insertAttempt, &s.insertChange, &s.raiseLateness,
-		&s.readStats, &s.writeStats,
+		&s.readStats, &s.writeStats, &s.readForgotten,
 	} {
 		*stmt = tx.StmtContext(ctx, *stmt)
 	}
@@ -92,7 +94,12 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 	defer tx.Rollback()
 	// The driver starts a goroutine for every statement whose context can end. The transaction has ours: when it ends,
 	// the next statement fails.
-	w := writer{s.statements.on(ctx, tx), make(store.Tally)}
+	w := writer{statements: s.statements.on(ctx, tx), tally: make(store.Tally)}
+	var forgotten sql.NullInt64
+	if err := w.readForgotten.QueryRowContext(ctx).Scan(&forgotten); err != nil {
+		return fmt.Errorf("read what was forgotten: %w", err)
+	}
+	w.forgotten = fromMicros(forgotten)
 	if err := w.write(context.WithoutCancel(ctx), rows); err != nil {
 		return err
 	}
@@ -105,7 +112,8 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 // writer writes one batch.
 type writer struct {
 	statements
-	tally store.Tally
+	tally     store.Tally
+	forgotten time.Time // see store.Tally.Made
 }
 
 func (w writer) write(ctx context.Context, rows store.Rows) error {
@@ -170,7 +178,7 @@ func (w writer) delivery(ctx context.Context, d store.State) error {
 		return err
 	}
 	if made {
-		w.tally.Delivery(store.State{}, d)
+		w.tally.Made(d, w.forgotten)
 		return nil
 	}
 	stored, err := scanState(w.readDelivery.QueryRowContext(ctx, d.ShopID, d.ID))
@@ -181,7 +189,7 @@ func (w writer) delivery(ctx context.Context, d store.State) error {
 	if merged == stored {
 		return nil
 	}
-	w.tally.Delivery(stored, merged)
+	w.tally.Changed(stored, merged)
 	args := stateArgs(merged)[3:]
 	if base := args[:5]; !slices.Equal(base, stateArgs(stored)[3:8]) {
 		if _, err := w.exec(ctx, w.updateBase, append(slices.Clone(base), d.ShopID, d.ID)...); err != nil {

@@ -190,11 +190,25 @@ func DecodeCounts(b []byte) *Counts {
 // is written again counts once.
 type Tally map[StatsKey]*Counts
 
-// Delivery counts that a delivery's row changed; before is zero when it was made. Whatever a row looks like in the end
-// is what the changes to it amount to, in whichever order they came.
-func (t Tally) Delivery(before, after State) {
+// Changed counts that a delivery's row was changed. Whatever a row looks like in the end is what the changes to it amount
+// to, in whichever order they came.
+func (t Tally) Changed(before, after State) {
 	t.delivery(before, -1)
 	t.delivery(after, +1)
+}
+
+// Made counts a delivery whose row was made. Rows of events that were accepted before forgotten were counted when they were
+// made for the first time: what such a delivery counted until then follows from what is known of it now.
+func (t Tally) Made(d State, forgotten time.Time) {
+	before := State{}
+	if born := Born(d.ID); born.Before(forgotten) && !born.Equal(unknownTime) {
+		before = d
+		before.Attempt, before.Change = AttemptState{}, Change{}
+		if n := d.Attempt.Number; n > 1 {
+			before.Attempt = AttemptState{Number: n - 1, At: d.CreatedAt, Status: "retrying"}
+		}
+	}
+	t.Changed(before, d)
 }
 
 // delivery adds n times what a delivery in this state counts.

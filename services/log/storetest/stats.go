@@ -317,3 +317,36 @@ func thinsHours(t *testing.T, s bundle) {
 		t.Errorf("got %d days that should be forgotten", days)
 	}
 }
+
+// outlivesItsDetail forgets a delivery again and again while it is still under way.
+func outlivesItsDetail(t *testing.T, s bundle) {
+	const day = 24 * time.Hour
+	write := func(at time.Duration, records ...*busv1.Record) {
+		t.Helper()
+		s.write(store.Batch{Records: records})
+		if _, err := s.Forget(context.Background(), noon.Add(at), store.Keep{Age: 7 * day}); err != nil {
+			t.Fatal(err)
+		}
+		if at > 0 {
+			same(t, "what is left of it", s.list(store.Filter{ShopID: "shop"}), []string{})
+		}
+	}
+	attempt := func(number int32, at time.Duration, status string, code int32) *busv1.Record {
+		return made("shop", "evt", "wh_1", deliveryID(1), number, at, status, code)
+	}
+	write(0, decision("shop", "evt", time.Second, matched("wh_1", deliveryID(1)), matched("wh_1", deliveryID(2))), attempt(1, time.Minute, "retrying", 500))
+	write(20 * day)
+	write(21*day, attempt(2, 21*day, "retrying", 500))
+	write(22*day, attempt(3, 22*day, "delivered", 200))
+	write(23*day, made("shop", "evt", "wh_1", deliveryID(2), 1, 23*day, "failed", 404)) // was delayed for so long
+	var got store.Counts
+	for _, row := range stats(t, s, store.StatsFilter{ShopID: "shop", WebhookID: "wh_1", From: noon.Add(-day), To: noon.Add(30 * day)}) {
+		got.Add(row.Counts)
+	}
+	if got, want := numbers(got), numbers(store.Counts{
+		Deliveries: 2, Delivered: 1, Failed: 1, Attempted: 2, AttemptsOfDeliveries: 4, Attempts: 4,
+		Failures: map[store.Failure]int64{{ErrorClass: "http_status", ResponseCode: 500}: 2, {ErrorClass: "http_status", ResponseCode: 404}: 1},
+	}); got != want {
+		t.Errorf("statistics: got %s, want %s", got, want)
+	}
+}

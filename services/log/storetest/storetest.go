@@ -50,6 +50,7 @@ func Run(t *testing.T, open func(t testing.TB) store.Store) {
 		{"statistics count everything once, however it comes", countsOnce},
 		{"statistics of writers at once add up", countsOnceForMany},
 		{"hours become days without changing a sum", thinsHours},
+		{"a delivery that outlives its detail counts once", outlivesItsDetail},
 	} {
 		t.Run(test.promise, func(t *testing.T) {
 			t.Parallel()
