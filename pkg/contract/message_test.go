@@ -264,3 +264,26 @@ func TestKeys_AreTakenByTheBucketsForEveryShopID(t *testing.T) {
 		t.Errorf("a key is taken for an event: %d waiting, %v", waiting, err)
 	}
 }
+
+func TestLater_IsReadBackAndReplacedOnce(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 5, 1, 8, 30, 0, 0, time.UTC)
+	d := contract.Delivery{
+		Event: contract.Event{ShopID: "tulip.shop", ID: "evt_1", Type: "paid", AcceptedAt: at, Data: []byte("{}")},
+		ID:    "dlv_1", WebhookID: "wh_1", MatchedAt: at, Attempt: 2, AskedBy: "operator", Replay: "job_1", Cancel: "cancelled by hand",
+	}
+	m := d.Later(at.Add(time.Hour))
+	got, due, err := contract.ParseLater(m.Header, m.Data)
+	if err != nil || !due.Equal(at.Add(time.Hour)) {
+		t.Fatalf("got due %s, %v; want an hour later", due, err)
+	}
+	if got.AskedBy != d.AskedBy || got.Replay != d.Replay || got.Cancel != d.Cancel || got.ID != d.ID {
+		t.Errorf("got %+v, want %+v", got, d)
+	}
+	if now := d.InsteadOf(42, at); now.Subject != m.Subject || now.Header.Get("Nats-Msg-Id") == m.Header.Get("Nats-Msg-Id") {
+		t.Errorf("got %s with id %s, want it in the same place under an id of its own", now.Subject, now.Header.Get("Nats-Msg-Id"))
+	}
+	if _, _, err := contract.ParseLater(d.Message().Header, nil); err == nil {
+		t.Error("a delivery that is no timer: got no error")
+	}
+}

@@ -331,6 +331,9 @@ func (s *deliverySource) readPage(ctx context.Context) error {
 func (s *deliverySource) parcel(ctx context.Context, id string, webhooks *reached) (parcel, error) {
 	p := parcel{cursor: id}
 	known, err := s.log.known(ctx, s.job.Replay.GetShopId(), id)
+	if err == nil && known.Delivery.GetStatus() == "held" {
+		err = errHeld
+	}
 	if err == nil {
 		err = webhooks.reach(ctx, known.Delivery.GetWebhookId())
 	}
@@ -348,6 +351,9 @@ func (s *deliverySource) parcel(ctx context.Context, id string, webhooks *reache
 	p.msgs = []*nats.Msg{m}
 	return p, nil
 }
+
+// errHeld is why a job leaves a held delivery alone: it would be sent twice.
+var errHeld = fault.New(fault.Precondition, "it is held: it is sent when its receiver is well again, or its webhook switched on")
 
 // asking is who asks for what a job sends. The time is the job's: a chunk that is repeated is the same.
 func (j *job) asking() asking {

@@ -37,7 +37,8 @@ type CreateReplayRequest struct {
 	EventType string `protobuf:"bytes,3,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
 	// Only those of this event.
 	EventId string `protobuf:"bytes,4,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// Only those with this status. One that waits for its time ("delayed", "retrying") is sent now in place of that.
+	// Only those with this status. One that waits for its time ("delayed", "retrying") is sent now in place of that. One
+	// that is held is skipped: it is sent by itself when its receiver is well or its webhook switched on.
 	Status string `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	// Only those whose last answer had this code ("404") or class ("4xx"); "none" is no answer at all.
 	ResponseCode string `protobuf:"bytes,6,opt,name=response_code,json=responseCode,proto3" json:"response_code,omitempty"`
@@ -209,7 +210,7 @@ type Replay struct {
 	Total int32 `protobuf:"varint,6,opt,name=total,proto3" json:"total,omitempty"`
 	// How many were put on their way. What came of each is in the log, with the job's id in the attempt's replay_id.
 	Done int32 `protobuf:"varint,7,opt,name=done,proto3" json:"done,omitempty"`
-	// How many could not be sent: see skipped_reason.
+	// How many were not sent, as their webhook is off or their data gone: see skipped_reason.
 	Skipped int32 `protobuf:"varint,8,opt,name=skipped,proto3" json:"skipped,omitempty"`
 	// Why the last of the skipped was.
 	SkippedReason string `protobuf:"bytes,9,opt,name=skipped_reason,json=skippedReason,proto3" json:"skipped_reason,omitempty"`
