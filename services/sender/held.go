@@ -173,6 +173,13 @@ func (s *Sender) keep(ctx context.Context, what hold) {
 	}
 }
 
+// holdLane makes a lane hold what comes, and moves what waits in it into HELD.
+func (s *Sender) holdLane(shop, webhookID, why string, unwell bool) {
+	if why, jobs := s.lanes.hold(webhookID, why, unwell); len(jobs) > 0 {
+		s.holder.put(hold{jobs: jobs, why: why, shop: shop, webhookID: webhookID})
+	}
+}
+
 // tellOthers lets the other senders know that the receiver of a lane of ours is not well.
 func (s *Sender) tellOthers(ctx context.Context, what hold) {
 	e, held := s.register.lane(what.webhookID)
@@ -188,7 +195,7 @@ func (s *Sender) tellOthers(ctx context.Context, what hold) {
 
 // own begins the work on a lane that is entered as ours.
 func (s *Sender) own(what hold) {
-	s.lanes.hold(what.webhookID, what.why, false)
+	s.holdLane(what.shop, what.webhookID, what.why, false)
 	b := newBacklog(s, what.shop, what.webhookID)
 	if what.broken {
 		b.broke(what.why, what.rest)

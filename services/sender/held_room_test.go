@@ -424,6 +424,28 @@ func TestSender_TakesOverTheLanesOfADeadSender(t *testing.T) {
 	b.nothingHeld(t)
 }
 
+func TestSender_OwningALaneLosesNothingThatWaitsInIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	in := count(t, func(http.ResponseWriter, int, int) int { <-release; return 0 })
+	t.Cleanup(free)
+	b.start(t, few())
+	one := int32(1)
+	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one}))
+	b.send(t, numbered("wh_1", 5))
+	eventually(t, "the first is under way", func() bool { return in.requests.Load() == 1 })
+	what := hold{shop: "demo", webhookID: "wh_1", why: "a test"}
+	if ours, err := b.sender.register.claim(t.Context(), what); err != nil || !ours {
+		t.Fatal(ours, err)
+	}
+	b.sender.own(what)
+	free()
+	wantAll(t, in, 5)
+	b.nothingHeld(t)
+}
+
 func TestRegister_LaneHasOneOwner(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -42,7 +42,7 @@ type lane struct {
 	health  health
 	failing []*job        // failed since the last success, and waiting for their time; none while the lane holds
 	pace    *rate.Limiter // nil: no limit
-	took    time.Duration // what an exchange takes, the latest counting most
+	took    time.Duration // what an exchange takes with this receiver
 	used    time.Time
 	ready   bool // in lanes.ready
 	waking  bool // a timer will pump it
@@ -115,7 +115,7 @@ func (l *lanes) admit(j *job) admission {
 		switch {
 		case l.closed:
 			return closed
-		case j.from == nil && ln.held && !j.d.ByHand(), j.from == nil && len(ln.queue) >= smallQueue && l.slow(ln, j.w):
+		case j.from == nil && ln.held && !j.d.ByHand(), j.from == nil && len(ln.queue) >= smallQueue && l.slow(ln, j.w, room):
 			return overflow
 		case j.from != nil || l.waiting < room && l.bytes < maxBytes:
 			j.queued = time.Now()
@@ -137,13 +137,14 @@ const (
 )
 
 // slow says whether a lane has fallen behind because of its receiver, and not because the sender has too much to do:
-// what is at its end would wait long, or longer than elsewhere.
-func (l *lanes) slow(ln *lane, w *webhook.Webhook) bool {
+// what is at its end would wait long, or longer than elsewhere, or takes the room of others.
+func (l *lanes) slow(ln *lane, w *webhook.Webhook, room int) bool {
 	const (
 		longer = 4
 		quick  = 10 * time.Millisecond // is not slow, whatever others are
 	)
-	if time.Since(ln.queue[0].queued) > longWait {
+	others := l.running > ln.busy || l.waiting > len(ln.queue)
+	if time.Since(ln.queue[0].queued) > longWait || others && len(ln.queue) >= room/2 {
 		return true
 	}
 	wait := time.Duration(len(ln.queue)) * ln.took / time.Duration(l.places(w))
@@ -246,20 +247,7 @@ func (l *lanes) done(j *job, took time.Duration) {
 	ln.busy--
 	l.running--
 	if took > 0 {
-		if ln.took == 0 {
-			ln.took = took
-		}
-		if l.typical == 0 {
-			l.typical = took
-		}
-		ln.took += (took - ln.took) / 8
-		// A lower quartile: it rises by a small step three times less often than it falls by the same.
-		step := max(l.typical/64, time.Microsecond)
-		if took < l.typical {
-			l.typical -= 3 * step
-		} else {
-			l.typical += step
-		}
+		ln.took, l.typical = quartile(ln.took, took), quartile(l.typical, took)
 	}
 	if len(l.ready) == 0 {
 		l.pump(ln)
@@ -273,6 +261,19 @@ func (l *lanes) done(j *job, took time.Duration) {
 			l.line(next)
 		}
 	}
+}
+
+// quartile is the lower quartile of what there was and one value more, more or less: it falls by three steps for a value
+// below it and rises by one for a value above. What takes long now and then does not move it.
+func quartile(of, value time.Duration) time.Duration {
+	step := max(of/64, time.Microsecond)
+	switch {
+	case of == 0:
+		return value
+	case value < of:
+		return of - 3*step
+	}
+	return of + step
 }
 
 // note takes the result of an attempt into the lane's health, and says why the receiver is not well, or nothing. Then the
@@ -348,13 +349,14 @@ func (l *lanes) hold(webhookID, why string, unwell bool) (string, []*job) {
 	return ln.why, append(called, l.empty(ln)...)
 }
 
-// late gives the lanes in which a delivery waits for longer than it should.
-func (l *lanes) late(now time.Time) (out []string) {
+// late gives the lanes in which a delivery waits for longer than it should, with their shops.
+func (l *lanes) late(now time.Time) map[string]string {
+	out := map[string]string{}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, ln := range l.all {
 		if len(ln.queue) > 0 && ln.queue[0].from == nil && !ln.queue[0].d.ByHand() && !ln.held && now.Sub(ln.queue[0].queued) > longWait {
-			out = append(out, id)
+			out[id] = ln.queue[0].d.ShopID
 		}
 	}
 	return out

@@ -20,9 +20,7 @@ func (s *Sender) laneChanged(webhookID string) {
 		s.lanes.open(webhookID)
 		return
 	}
-	if why, jobs := s.lanes.hold(webhookID, e.Reason, e.Unwell); len(jobs) > 0 {
-		s.holder.put(hold{jobs: jobs, why: why, shop: e.ShopId, webhookID: webhookID})
-	}
+	s.holdLane(e.ShopId, webhookID, e.Reason, e.Unwell)
 }
 
 // heard is told of what comes into HELD, whoever put it there: its lane's owner reads on, and what is sent in order finds
@@ -88,10 +86,8 @@ func (s *Sender) sweep(ctx context.Context) {
 
 // holdLate has held what waits in memory for a receiver that takes nothing.
 func (s *Sender) holdLate() {
-	for _, webhookID := range s.lanes.late(time.Now()) {
-		if why, jobs := s.lanes.hold(webhookID, tooSlow, false); len(jobs) > 0 {
-			s.holder.put(hold{jobs: jobs, why: why, shop: jobs[0].d.ShopID, webhookID: webhookID})
-		}
+	for webhookID, shop := range s.lanes.late(time.Now()) {
+		s.holdLane(shop, webhookID, tooSlow, false)
 	}
 }
 
@@ -108,7 +104,7 @@ func (s *Sender) adopt(ctx context.Context) {
 			return
 		}
 		if ours {
-			s.lanes.hold(e.WebhookId, e.Reason, e.Unwell)
+			s.holdLane(e.ShopId, e.WebhookId, e.Reason, e.Unwell)
 			b := newBacklog(s, e.ShopId, e.WebhookId)
 			if e.Unwell {
 				b.suspect(e)
