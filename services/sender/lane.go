@@ -65,6 +65,7 @@ type lanes struct {
 	running int
 	waiting int           // jobs in queues
 	bytes   int           // their size
+	failing int           // jobs that can be called back
 	typical time.Duration // what an exchange takes with receivers that are quick
 	closed  bool
 }
@@ -284,7 +285,7 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 	ln := l.of(j.d.WebhookID)
 	why = ln.health.note(j.w.Policy, v, x, time.Now())
 	if v.status == delivered {
-		ln.failing = nil
+		l.recall(ln) // they wait for their time
 	}
 	if why == "" || j.from != nil {
 		return why
@@ -292,7 +293,7 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 	what := hold{why: why, broken: true, rest: x.retryAfter, shop: j.d.ShopID, webhookID: j.d.WebhookID}
 	if !ln.held {
 		ln.held, ln.why = true, why
-		what.jobs = append(ln.recall(), l.empty(ln)...)
+		what.jobs = append(l.recall(ln), l.empty(ln)...)
 	}
 	l.broke(what) // before anything else can be held for it
 	return why
@@ -303,17 +304,26 @@ func (l *lanes) failed(j *job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.of(j.d.WebhookID)
-	if len(ln.failing) < maxRecalled {
+	if at := slices.IndexFunc(ln.failing, func(other *job) bool { return other.d.ID == j.d.ID }); at >= 0 {
+		ln.failing[at] = j // it has failed again
+	} else if len(ln.failing) < maxRecalled && l.failing < maxFailing {
 		ln.failing = append(ln.failing, j)
+		l.failing++
 	}
 }
 
-const maxRecalled = 64
+// Of so many deliveries it is remembered that they can be called back, of one lane and of all. What is not remembered
+// comes in its time.
+const (
+	maxRecalled = 64
+	maxFailing  = 8192
+)
 
 // recall takes what has failed out of the lane.
-func (ln *lane) recall() []*job {
+func (l *lanes) recall(ln *lane) []*job {
 	out := ln.failing
 	ln.failing = nil
+	l.failing -= len(out)
 	slices.SortStableFunc(out, func(a, b *job) int { return a.d.AcceptedAt.Compare(b.d.AcceptedAt) })
 	return out
 }
@@ -344,7 +354,7 @@ func (l *lanes) hold(webhookID, why string, unwell bool) (string, []*job) {
 	}
 	var called []*job
 	if unwell {
-		called = ln.recall()
+		called = l.recall(ln)
 	}
 	return ln.why, append(called, l.empty(ln)...)
 }
@@ -422,6 +432,7 @@ func (l *lanes) forget(now time.Time) {
 	for id, ln := range l.all {
 		idle := ln.busy == 0 && len(ln.queue) == 0 && !ln.held && !ln.waking
 		if idle && (ln.health.failures == 0 && now.Sub(ln.used) > time.Minute || now.Sub(ln.used) > idleAfter) {
+			l.recall(ln)
 			delete(l.all, id)
 		}
 	}
