@@ -181,3 +181,22 @@ func TestQueries_GetDeliveryHasAttemptsAndBody(t *testing.T) {
 		t.Errorf("delivery: error %v, got + and want -:\n%s", err, diff)
 	}
 }
+
+func TestQueries_GetDeliverySaysWhenItsBodyIsStillToCome(t *testing.T) {
+	t.Parallel()
+	attempt := func(at time.Time) *busv1.Record {
+		r := attempted("shop", "dlv_00000", "delivered", 200)
+		r.At, r.GetAttempt().MatchedAt = timestamppb.New(at), timestamppb.New(at)
+		return r
+	}
+	for name, row := range map[string]struct {
+		at   time.Time
+		want bool
+	}{"just now": {time.Now(), true}, "long ago": {noon, false}} {
+		q := setupQueries(t, store.Batch{Records: []*busv1.Record{attempt(row.at)}})
+		got, err := q.GetDelivery(context.Background(), &logv1.GetDeliveryRequest{ShopId: "shop", DeliveryId: "dlv_00000"})
+		if err != nil || got.GetBodyPending() != row.want || got.Body != nil {
+			t.Errorf("%s, without its event: got %v, %v; want body_pending %v", name, got, err, row.want)
+		}
+	}
+}
