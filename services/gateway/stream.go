@@ -89,7 +89,14 @@ func (g *Gateway) tail(w http.ResponseWriter, r *http.Request) {
 		}
 		return reader.Flush()
 	}
-	err = say(": what happens from now on\n\n")
+	if err = say(": what happens from now on\n\n"); err == nil && r.Header.Get("Last-Event-ID") != "" {
+		// A reader who comes back, as browsers do by themselves, is not told what happened meanwhile, but that he was away.
+		text, perr := g.print.line(&logv1.TailDeliveriesResponse{At: timestamppb.Now(), What: "gap"})
+		if perr != nil {
+			return
+		}
+		err = say(fmt.Sprintf("event: gap\ndata: %s\n", text))
+	}
 	quiet := time.NewTicker(keepAlive)
 	defer quiet.Stop()
 	for err == nil {

@@ -22,7 +22,7 @@ type told struct {
 }
 
 // listen opens a live tail; what it says comes through the channel, which is closed when the tail ends.
-func (h *house) listen(t *testing.T, ctx context.Context, path string) <-chan told {
+func (h *house) listen(t *testing.T, ctx context.Context, path string, headers ...string) <-chan told {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url+path, nil)
 	if err != nil {
@@ -30,6 +30,9 @@ func (h *house) listen(t *testing.T, ctx context.Context, path string) <-chan to
 	}
 	if h.key != "" {
 		req.Header.Set("Authorization", "Bearer "+h.key)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
 	}
 	resp, err := (&http.Client{Transport: client.Transport}).Do(req) // without the timeout
 	if err != nil {
@@ -91,6 +94,10 @@ func TestTail_SaysWhatHappensUntilTheEnd(t *testing.T) {
 		all := h.listen(t, ctx, "/v1/shops/blomster/deliveries:tail")
 		failing := h.listen(t, t.Context(), "/v1/shops/blomster/deliveries:tail?response_code=5xx")
 		other := h.listen(t, t.Context(), "/v1/shops/andre/deliveries:tail")
+		back := h.listen(t, t.Context(), "/v1/shops/blomster/deliveries:tail", "Last-Event-ID", "3")
+		if first := <-back; first.event != "gap" {
+			t.Errorf("whoever comes back: got %+v first, want a gap", first)
+		}
 		id := h.publish(t, "blomster", `{"type":"order.created","data":{"n":1}}`)[0].ID
 		made := await(t, all, "status", "pending")
 		again := await(t, all, "attempt", "retrying")

@@ -471,7 +471,8 @@ type TailDeliveriesResponse struct {
 	// The delivery with the status that it took. An attempt is the only one in its attempts, without headers and answer.
 	// Absent from a gap.
 	Delivery *v1.Delivery `protobuf:"bytes,4,opt,name=delivery,proto3" json:"delivery,omitempty"`
-	// Of a gap: how many were left out because they came faster than the caller took them.
+	// Of a gap: how many were left out because they came faster than the caller took them. 0: nobody counted them, as the
+	// caller was away.
 	Missed        uint32 `protobuf:"varint,5,opt,name=missed,proto3" json:"missed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
