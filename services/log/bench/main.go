@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -138,7 +139,42 @@ func measure(ctx context.Context, s *subject, rows int) error {
 	if err := write(ctx, s, w); err != nil {
 		return err
 	}
-	return search(ctx, s, w)
+	if err := search(ctx, s, w); err != nil {
+		return err
+	}
+	return forget(ctx, s, w)
+}
+
+// forget forgets the first three days of thirty, while a writer writes small batches and notes how long each took.
+func forget(ctx context.Context, s *subject, w *world) error {
+	forgotten := make(chan struct{})
+	var longest time.Duration
+	var beside sync.WaitGroup
+	var errWrite error
+	w.rows *= 2 // more of the same
+	beside.Go(func() {
+		for batch := range w.batches() {
+			select {
+			case <-forgotten:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			batch.Events, batch.Records = batch.Events[:min(len(batch.Events), 50)], batch.Records[:min(len(batch.Records), 50)]
+			began := time.Now()
+			if errWrite = s.Write(ctx, batch); errWrite != nil {
+				return
+			}
+			longest = max(longest, time.Since(began))
+		}
+	})
+	began, ownBefore, serverBefore := time.Now(), used(), s.server()
+	_, err := s.Forget(ctx, begin.Add(days*24*time.Hour), store.Keep{Age: 27 * 24 * time.Hour})
+	took, cpu := time.Since(began), used()-ownBefore+s.server()-serverBefore
+	close(forgotten)
+	beside.Wait()
+	fmt.Printf("\nForgetting the oldest tenth took %.1f s and %.1f CPU-s, with a writer of small batches beside it, whose longest took %.0f ms.\n",
+		took.Seconds(), cpu.Seconds(), ms(longest))
+	return errors.Join(err, errWrite)
 }
 
 // write writes all of the world, and says what it cost at the beginning, in the middle and at the end.

@@ -59,12 +59,8 @@ func (s *Store) eachEvent(ctx context.Context, shopID string, do func(id string,
 		id   string
 		data []byte
 	}
-	for from, last := int64(0), int64(0); ; from += window {
-		if from >= last { // and where there came more
-			if err := s.reader.QueryRowContext(ctx, `SELECT coalesce(max(rowid), 0) FROM events`).Scan(&last); err != nil || from >= last {
-				return err
-			}
-		}
+	from, last, err := s.eventRows(ctx)
+	for ; err == nil && from < last; from += window {
 		list, err := snapshot(ctx, s.reader, func(r reader) ([]event, error) {
 			return collect(ctx, r, `SELECT id, data FROM events WHERE rowid > ? AND rowid <= ? AND +shop_id = ?`, []any{from, from + window, shopID},
 				func(row scanner) (e event, err error) {
@@ -79,6 +75,13 @@ func (s *Store) eachEvent(ctx context.Context, shopID string, do func(id string,
 			do(e.id, e.data)
 		}
 	}
+	return err
+}
+
+// eventRows are between which numbers the rows of events lie: behind from, up to last.
+func (s *Store) eventRows(ctx context.Context) (from, last int64, err error) {
+	err = s.reader.QueryRowContext(ctx, `SELECT coalesce(min(rowid), 1) - 1, coalesce(max(rowid), 0) FROM events`).Scan(&from, &last)
+	return from, last, err
 }
 
 // found is a delivery and whose it is.
@@ -191,11 +194,11 @@ var lastKey = [2]string{"\U0010FFFF"}
 
 // expungeAllEvents goes through all events and all decisions: there is no index of a shop's.
 func (s *Store) expungeAllEvents(ctx context.Context, shopID string, done *store.Expunged) error {
-	var last int64
-	if err := s.reader.QueryRowContext(ctx, `SELECT coalesce(max(rowid), 0) FROM events`).Scan(&last); err != nil {
+	from, last, err := s.eventRows(ctx)
+	if err != nil {
 		return err
 	}
-	for from := int64(0); from < last; from += window {
+	for ; from < last; from += window {
 		if err := s.remove(ctx, &done.Events, `DELETE FROM events WHERE rowid > ? AND rowid <= ? AND +shop_id = ?`, from, from+window, shopID); err != nil {
 			return fmt.Errorf("expunge events of %s: %w", shopID, err)
 		}
