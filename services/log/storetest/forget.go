@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -175,6 +176,54 @@ func staysUnderItsCeiling(t *testing.T, s bundle) {
 	s.forget(noon.Add(41*day), store.Keep{Bytes: ceiling / 4})
 	if got := s.size(); got > ceiling/4 {
 		t.Errorf("disk after the ceiling was lowered: got %d, want at most %d", got, ceiling/4)
+	}
+}
+
+// holdsALargeDay: one day alone is three times as large as the ceiling.
+func holdsALargeDay(t *testing.T, s bundle) {
+	const (
+		ceiling = 16 << 20
+		large   = 16 << 10 // an event's data
+		perStep = 3 * ceiling / 48 / large
+	)
+	data := make([]byte, large)
+	random := rand.NewChaCha8([32]byte{})
+	begin, n := 12*time.Hour, 0 // midnight
+	var ids []string
+	for halfHour := range 48 {
+		var batch store.Batch
+		at := begin + time.Duration(halfHour)*30*time.Minute
+		for range perStep {
+			n++
+			_, _ = random.Read(data) // never fails
+			ids = append(ids, id.Derived(id.Delivery, noon.Add(at), fmt.Sprint(n)))
+			batch = joined(batch, told("shop", fmt.Sprintf("evt_%06d", n), ids[n-1], at, append([]byte{}, data...)))
+		}
+		s.write(batch)
+		if size := s.size(); size > ceiling {
+			t.Fatalf("disk after %d half hours: got %d bytes, want at most %d", halfHour, size, ceiling)
+		}
+		s.forget(noon.Add(at+time.Minute), store.Keep{Age: 30 * day, Bytes: ceiling})
+	}
+	for i, deliveryID := range ids {
+		event, delivery := s.knows("shop", fmt.Sprintf("evt_%06d", i+1), deliveryID)
+		if event != delivery || !event && i > n-n/12 || event && i < n/2 {
+			t.Errorf("event %d of %d: there %v, delivery there %v; want the newest alone, whole", i, n, event, delivery)
+		}
+	}
+	oldest := ids[0]
+	slices.Sort(ids)
+	slices.Reverse(ids)
+	kept := s.list(store.Filter{ShopID: "shop", Limit: n})
+	if len(kept) == 0 || len(kept) == n {
+		t.Errorf("list: got %d deliveries of %d, want some", len(kept), n)
+	}
+	same(t, "the newest page", kept[:50], ids[:50])
+	// What comes late for a time that has gone is taken, and goes again.
+	s.write(told("shop", "evt_000001", oldest, begin, []byte("1")))
+	s.forget(noon.Add(begin+25*time.Hour), store.Keep{Age: 30 * day, Bytes: ceiling / 2})
+	if event, _ := s.knows("shop", "evt_000001", oldest); event {
+		t.Error("what came late is there, though newer had to go")
 	}
 }
 

@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t testing.TB) store.Store) {
 		{"a batch is written whole or not at all", writesWholeBatches},
 		{"what is old is forgotten, whole, and what is young is not", forgetsByAge},
 		{"the disk stays under its ceiling at ten times the usual load for 40 days", staysUnderItsCeiling},
+		{"a day that is larger than the ceiling goes bit by bit", holdsALargeDay},
 		{"writers go on while the log forgets", forgetsBesideWriters},
 		{"a person or a shop is expunged, wherever it stands, and nobody else is", expunges},
 		{"statistics count everything once, however it comes", countsOnce},
