@@ -207,8 +207,9 @@ func holdsALargeDay(t *testing.T, s bundle) {
 	}
 	for i, deliveryID := range ids {
 		event, delivery := s.knows("shop", fmt.Sprintf("evt_%06d", i+1), deliveryID)
-		if event != delivery || !event && i > n-n/12 || event && i < n/2 {
-			t.Errorf("event %d of %d: there %v, delivery there %v; want the newest alone, whole", i, n, event, delivery)
+		// Of the step that forgets last, some events may be there without their deliveries, and the other way round.
+		if young := i > n-n/12; young && (!event || !delivery) || i < n/2 && (event || delivery) {
+			t.Errorf("event %d of %d: there %v, delivery there %v; want the newest alone", i, n, event, delivery)
 		}
 	}
 	oldest := ids[0]
@@ -222,7 +223,7 @@ func holdsALargeDay(t *testing.T, s bundle) {
 	// What comes late for a time that has gone is taken, and goes again.
 	s.write(told("shop", "evt_000001", oldest, begin, []byte("1")))
 	s.forget(noon.Add(begin+25*time.Hour), store.Keep{Age: 30 * day, Bytes: ceiling / 2})
-	if event, _ := s.knows("shop", "evt_000001", oldest); event {
+	if _, delivery := s.knows("shop", "", oldest); delivery {
 		t.Error("what came late is there, though newer had to go")
 	}
 }
