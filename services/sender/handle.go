@@ -143,8 +143,8 @@ const inOrder = "its deliveries are sent in order"
 // handle takes a delivery that has a place in its lane to its end. What it cannot finish comes again.
 func (s *Sender) handle(ctx context.Context, j *job) {
 	tracing := bus.Extract(ctx, j.header)
-	took, r, err := s.finish(tracing, j)
-	s.lanes.done(j, took)
+	r, err := s.finish(tracing, j)
+	s.lanes.done(j, 0) // unless an exchange has given its place back
 	switch {
 	case j.from != nil:
 		j.from.finished(ctx, j, r, err)
@@ -180,30 +180,29 @@ type result struct {
 	rest     time.Duration // what the receiver asks for
 }
 
-// finish does what is to be done with a delivery and publishes what came of it. Took is how long the exchange took, 0
-// when there was none.
-func (s *Sender) finish(ctx context.Context, j *job) (took time.Duration, r result, err error) {
+// finish does what is to be done with a delivery and publishes what came of it.
+func (s *Sender) finish(ctx context.Context, j *job) (r result, err error) {
 	w, err := s.webhook(ctx, &j.d) // it may have changed while the delivery waited
 	if err != nil {
-		return 0, r, err
+		return r, err
 	}
 	if w == nil {
-		return 0, r, s.change(ctx, &j.d, cancelled, wasDeleted)
+		return r, s.change(ctx, &j.d, cancelled, wasDeleted)
 	}
 	j.w = w
 	switch cancel, off := fate(&j.d, w); {
 	case cancel != "":
-		return 0, r, s.change(ctx, &j.d, cancelled, cancel)
+		return r, s.change(ctx, &j.d, cancelled, cancel)
 	case off != "" && j.from != nil:
 		r.stays, r.next = true, tries{j.d.Attempt, j.d.Uncounted, j.d.Due}
-		return 0, r, nil
+		return r, nil
 	case off != "":
 		r.passedOn = true
 		s.holder.put(hold{jobs: []*job{j}, why: off, off: true})
-		return 0, r, nil
+		return r, nil
 	}
 	if j.from != nil && j.from.impatient(j) {
-		return 0, r, s.giveUp(ctx, j)
+		return r, s.giveUp(ctx, j)
 	}
 	return s.attempt(ctx, j)
 }
@@ -227,18 +226,18 @@ func (s *Sender) webhook(ctx context.Context, d *contract.Delivery) (*webhook.We
 }
 
 // attempt makes an attempt and publishes what came of it and what comes next.
-func (s *Sender) attempt(ctx context.Context, j *job) (took time.Duration, r result, err error) {
+func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	d, w := &j.d, j.w
 	b, err := render(d, w, s.shops.Get(d.ShopID))
 	if err != nil {
-		return 0, r, s.change(ctx, d, failed, err.Error())
+		return r, s.change(ctx, d, failed, err.Error())
 	}
 	ctx, tracing := s.env.Tracer.Start(ctx, "attempt", trace.WithSpanKind(trace.SpanKindClient))
 	defer tracing.End()
 	probe := j.from != nil && j.from.probes() && time.Now().Before(d.Due)
 	x := s.exchangeWith(ctx, d, w, b)
 	if x.class == "interrupted" {
-		return x.duration, r, fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again
+		return r, fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again
 	}
 	v := decide(w.Policy, d.Counted(), d.ByHand(), x, rand.Float64())
 	if probe {
@@ -249,9 +248,10 @@ func (s *Sender) attempt(ctx context.Context, j *job) (took time.Duration, r res
 		r.why = s.lanes.note(j, x, v)
 		r.well, r.rest = v.status == delivered, x.retryAfter
 	}
+	s.lanes.done(j, x.duration) // the receiver is free; what follows is between the bus and us
 	msgs, err := s.follow(j, x, &v, &r, probe)
 	if err != nil {
-		return x.duration, r, err
+		return r, err
 	}
 	s.count(d, x, v)
 	s.logAttempt(ctx, d, x, v)
@@ -265,27 +265,27 @@ func (s *Sender) attempt(ctx context.Context, j *job) (took time.Duration, r res
 	}
 	record, err := s.record(ctx, d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole})
 	if err != nil {
-		return x.duration, r, err
+		return r, err
 	}
 	msgs = append([]*nats.Msg{record}, msgs...)
 	if v.status == failed && !d.ByHand() && !notice.Is(d.Type) {
 		told, err := s.tellFailed(d, w, v)
 		if err != nil {
-			return x.duration, r, err
+			return r, err
 		}
 		msgs = append(msgs, told)
 	}
 	if v.off || v.phrase != "" {
 		wish, err := s.wish(d, x, v)
 		if err != nil {
-			return x.duration, r, err
+			return r, err
 		}
 		msgs = append(msgs, wish)
 	}
 	if err := s.publish(ctx, msgs...); err != nil {
-		return x.duration, r, err
+		return r, err
 	}
-	return x.duration, r, nil
+	return r, nil
 }
 
 // follow makes the messages of what comes next for a delivery that is not at its end: it waits for its time, or is held.
@@ -318,7 +318,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
 	}
 	if j.w.Policy.Breaks() {
-		s.lanes.failed(&job{d: next, w: j.w, header: j.header, recalled: true})
+		s.lanes.failed(&job{d: next, w: j.w, header: j.header})
 	}
 	later := next
 	later.Due = time.Time{}

@@ -24,9 +24,9 @@ type job struct {
 	from *backlog
 	held *waiting
 
-	header   nats.Header // has the trace
-	queued   time.Time   // when it began to wait for its lane
-	recalled bool        // its next attempt waits for its time, and is called back
+	header nats.Header // has the trace
+	queued time.Time   // when it began to wait for its lane
+	placed bool        // it has its places; guarded by the lanes' lock
 }
 
 // size is how much of the memory for what waits the job takes.
@@ -199,6 +199,7 @@ func (l *lanes) begin(ln *lane) bool {
 	l.left(j)
 	ln.busy++
 	l.running++
+	j.placed = true
 	l.run(j)
 	return true
 }
@@ -240,10 +241,14 @@ func (l *lanes) left(j *job) {
 }
 
 // done gives back the places of a job whose exchange is over, or was not made (took is 0 then), and begins what waited
-// for them.
+// for them. It may be called again, which does nothing.
 func (l *lanes) done(j *job, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !j.placed {
+		return
+	}
+	j.placed = false
 	ln := l.of(j.d.WebhookID)
 	ln.busy--
 	l.running--
