@@ -45,7 +45,7 @@ func bench() (err error) {
 	if flag.NArg() > 0 || *rows < 10_000 {
 		return fmt.Errorf("%q: nothing but flags is taken, and -rows from 10000", os.Args[1:])
 	}
-	dir, err := os.MkdirTemp(*folder, "shopbell-bench-")
+	dir, err := os.MkdirTemp(*folder, "shopbell-bench-log-")
 	if err != nil {
 		return err
 	}
