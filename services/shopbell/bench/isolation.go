@@ -418,7 +418,7 @@ func (l *lab) orderOf(ctx context.Context, ordered string) (took time.Duration, 
 		return 0, 0, 0, err
 	}
 	defer s.kill()
-	policy := fmt.Sprintf(`{"ordered":%q,"retry_schedule":["1s","2s","4s","8s","16s"]}`, ordered)
+	policy := fmt.Sprintf(`{"ordered":%q,"retry_schedule":["1s","1s","1s","1s","1s","1s","1s","1s","1s","1s","1s","1s"]}`, ordered)
 	if err := register(ctx, s, where, []manner{falters}, policy); err != nil {
 		return 0, 0, 0, err
 	}
