@@ -552,6 +552,7 @@ func (b *backlog) judge(j *job, r result) {
 	case r.well && b.why != "": // it is well again: what waits for its time does so no longer
 		b.why, b.allow = "", 2
 		b.rouse()
+		b.s.lanes.recovered(b.webhookID)
 	case r.well:
 		b.allow = min(2*b.allow, 1<<16)
 	case r.why != "" && b.why == "":

@@ -301,24 +301,22 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	} else {
 		next.Due = x.began.Add(x.duration + v.wait)
 	}
-	unwell := r.why != "" && !j.d.ByHand() && s.lanes.holds(j.d.WebhookID)
 	ordered := j.w.Policy.IsOrdered()
-	if v.status == retrying && unwell && !ordered {
-		v.status, v.reason = held, r.why
+	if v.status == retrying && !j.d.ByHand() && !ordered && j.w.Policy.Breaks() {
+		if why := s.lanes.wait(&job{d: next, w: j.w, header: j.header}); why != "" {
+			v.status, v.reason = held, why
+		}
 	}
 	switch {
 	case j.from != nil && (ordered || v.status == held): // it keeps its place
 		r.stays, r.next = true, tries{next.Attempt, next.Uncounted, next.Due}
 		m, err := r.next.message(j.d.WebhookID, j.d.ID)
 		return []*nats.Msg{m}, err
-	case v.status == held && !unwell: // by its receiver's answer
+	case v.off: // by its receiver's answer
 		next.Due = time.Time{}
 		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
 	case v.status == held:
 		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
-	}
-	if j.w.Policy.Breaks() {
-		s.lanes.failed(&job{d: next, w: j.w, header: j.header})
 	}
 	later := next
 	later.Due = time.Time{}

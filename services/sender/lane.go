@@ -39,6 +39,7 @@ type lane struct {
 	queue   []*job // waits for the lane, in order
 	held    bool   // what comes is held, and not taken
 	why     string // it holds
+	unwell  bool   // because its receiver is not well
 	health  health
 	failing []*job        // failed since the last success, and waiting for their time; none while the lane holds
 	pace    *rate.Limiter // nil: no limit
@@ -292,6 +293,12 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 	if v.status == delivered {
 		l.recall(ln) // they wait for their time
 	}
+	if why != "" {
+		ln.unwell = true
+		if !ln.held || ln.why == "" {
+			ln.why = why
+		}
+	}
 	if why == "" || j.from != nil {
 		return why
 	}
@@ -304,17 +311,29 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 	return why
 }
 
-// failed remembers a delivery whose next attempt waits for its time, so that it can be called back when the lane holds.
-func (l *lanes) failed(j *job) {
+// wait remembers a delivery whose next attempt waits for its time, so that it can be called back when its receiver turns
+// out not to be well. If it is known not to be, wait says why, and the delivery is to be held.
+func (l *lanes) wait(j *job) (why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.of(j.d.WebhookID)
+	if ln.unwell {
+		return ln.why
+	}
 	if at := slices.IndexFunc(ln.failing, func(other *job) bool { return other.d.ID == j.d.ID }); at >= 0 {
 		ln.failing[at] = j // it has failed again
 	} else if len(ln.failing) < maxRecalled && l.failing < maxFailing {
 		ln.failing = append(ln.failing, j)
 		l.failing++
 	}
+	return ""
+}
+
+// recovered says that a lane's receiver is well again.
+func (l *lanes) recovered(webhookID string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.of(webhookID).unwell = false
 }
 
 // Of so many deliveries it is remembered that they can be called back, of one lane and of all. What is not remembered
@@ -359,6 +378,7 @@ func (l *lanes) hold(webhookID, why string, unwell bool) (string, []*job) {
 	}
 	var called []*job
 	if unwell {
+		ln.unwell, ln.why = true, why
 		called = l.recall(ln)
 	}
 	return ln.why, append(called, l.empty(ln)...)
@@ -381,7 +401,8 @@ func (l *lanes) late(now time.Time) map[string]string {
 func (l *lanes) open(webhookID string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.of(webhookID).held = false
+	ln := l.of(webhookID)
+	ln.held, ln.unwell = false, false
 }
 
 // withdraw takes a backlog's jobs out of its lane's queue, and says how many they were.
@@ -398,13 +419,6 @@ func (l *lanes) withdraw(b *backlog) (n int) {
 		return true
 	})
 	return n
-}
-
-// holds says whether a lane holds what comes.
-func (l *lanes) holds(webhookID string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.of(webhookID).held
 }
 
 // placesOf is places for those without the lock.

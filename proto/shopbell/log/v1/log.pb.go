@@ -1076,7 +1076,7 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"9\n" +
 	"\x16CancelDeliveryResponse\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
-	"deliveryId2\xf1\f\n" +
+	"deliveryId2\xfa\f\n" +
 	"\n" +
 	"LogService\x12{\n" +
 	"\bGetEvent\x12 .shopbell.log.v1.GetEventRequest\x1a\x12.shopbell.v1.Event\"9\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02'\x12%/v1/shops/{shop_id}/events/{event_id}\x12\x95\x01\n" +
@@ -1089,8 +1089,8 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x0eCancelDelivery\x12&.shopbell.log.v1.CancelDeliveryRequest\x1a'.shopbell.log.v1.CancelDeliveryResponse\"K\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x028:\x01*\"3/v1/shops/{shop_id}/deliveries/{delivery_id}:cancel\x12\x97\x01\n" +
 	"\x0fGetWebhookStats\x12'.shopbell.log.v1.GetWebhookStatsRequest\x1a\x16.shopbell.log.v1.Stats\"C\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x021\x12//v1/shops/{shop_id}/webhooks/{webhook_id}/stats\x12{\n" +
 	"\fGetShopStats\x12$.shopbell.log.v1.GetShopStatsRequest\x1a\x16.shopbell.log.v1.Stats\"-\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/shops/{shop_id}/stats\x12g\n" +
-	"\tGetLogLag\x12!.shopbell.log.v1.GetLogLagRequest\x1a\".shopbell.log.v1.GetLogLagResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/log/lag\x12\x80\x01\n" +
-	"\vExpungeShop\x12#.shopbell.log.v1.ExpungeShopRequest\x1a$.shopbell.log.v1.ExpungeShopResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/shops/{shop_id}:expungeB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
+	"\tGetLogLag\x12!.shopbell.log.v1.GetLogLagRequest\x1a\".shopbell.log.v1.GetLogLagResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/log/lag\x12\x89\x01\n" +
+	"\vExpungeShop\x12#.shopbell.log.v1.ExpungeShopRequest\x1a$.shopbell.log.v1.ExpungeShopResponse\"/\xca\xe1\x18\x05admin\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/shops/{shop_id}:expungeB*Z(shopbell.dev/proto/shopbell/log/v1;logv1b\x06proto3"
 
 var (
 	file_shopbell_log_v1_log_proto_rawDescOnce sync.Once
