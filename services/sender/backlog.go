@@ -528,7 +528,10 @@ func (b *backlog) finished(ctx context.Context, j *job, r result, err error) {
 	b.mu.Lock()
 	defer b.wake()
 	defer b.mu.Unlock()
-	b.judge(j, r)
+	if b.judge(j, r) {
+		// What has failed before and waits for its time is called back, here and with the other senders.
+		b.s.holder.put(b.s.lanes.unwell(hold{why: r.why, broken: true, rest: r.rest, shop: b.shop, webhookID: b.webhookID}))
+	}
 	if err == nil && !r.stays {
 		b.gone(h)
 		return
@@ -545,8 +548,9 @@ func (b *backlog) finished(ctx context.Context, j *job, r result, err error) {
 	b.advance(l)
 }
 
-// judge takes in what an attempt says of the receiver. It is called with the lock.
-func (b *backlog) judge(j *job, r result) {
+// judge takes in what an attempt says of the receiver, and says whether it is news that it is not well. It is called with
+// the lock.
+func (b *backlog) judge(j *job, r result) (unwell bool) {
 	now := time.Now()
 	switch {
 	case r.well && b.why != "": // it is well again: what waits for its time does so no longer
@@ -559,9 +563,11 @@ func (b *backlog) judge(j *job, r result) {
 		b.why, b.since, b.allow = r.why, now, 1
 		b.probe = now.Add(max(firstProbe, min(r.rest, longestRest)))
 		b.rouse()
+		return true
 	case r.why != "":
 		b.probe = now.Add(max(nextProbe(j.w.Policy, now.Sub(b.since), b.s.backlogs.count()), min(r.rest, longestRest)))
 	}
+	return false
 }
 
 // backlogs are the lanes that are ours.

@@ -329,6 +329,16 @@ func (l *lanes) wait(j *job) (why string) {
 	return ""
 }
 
+// unwell adds to a hold of a lane whose receiver is not well what waits for a later attempt.
+func (l *lanes) unwell(what hold) hold {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.of(what.webhookID)
+	ln.unwell, ln.why = true, what.why
+	what.jobs = l.recall(ln)
+	return what
+}
+
 // recovered says that a lane's receiver is well again.
 func (l *lanes) recovered(webhookID string) {
 	l.mu.Lock()
