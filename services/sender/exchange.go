@@ -263,7 +263,8 @@ func classify(err error, timeout time.Duration, clock *stopwatch) (class, proble
 		return "connect", "the receiver went silent on its connection"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
 		// So net/http has it when the connection goes while the request is still being written.
-		errors.Is(err, net.ErrClosed), strings.Contains(cause.Error(), "server closed idle connection"):
+		errors.Is(err, net.ErrClosed), strings.Contains(cause.Error(), "server closed idle connection"),
+		strings.Contains(cause.Error(), "client conn could not be established"):
 		return "connect", "the receiver closed the connection without an answer"
 	}
 	if strings.HasPrefix(cause.Error(), "net/http: invalid header field") {
