@@ -40,6 +40,7 @@ type backlog struct {
 	noted   map[string]tries
 	loaded  bool // noted has been read
 	emptied time.Time
+	ends    bool // the webhook was switched off or deleted: what is left is for a backlog to come
 
 	why     string // the receiver is not well; empty: it is
 	since   time.Time
@@ -169,11 +170,12 @@ func (b *backlog) step(ctx context.Context, e entry) (wait time.Duration, more b
 		}
 	}
 	b.mu.Lock()
-	out := b.out
+	b.ends = b.ends || w == nil || w.Off() != ""
+	ends, out := b.ends, b.out
 	b.mu.Unlock()
 	switch {
-	case (w == nil || w.Off() != "") && out > 0: // what is under way ends first
-		n := b.s.lanes.withdraw(b) // their lines have their turns no more; the backlog begins anew when the webhook is on
+	case ends && out > 0: // what is under way ends first
+		n := b.s.lanes.withdraw(b) // their lines have no more turns here, even if the webhook is on again by now
 		b.mu.Lock()
 		b.out -= n
 		b.mu.Unlock()
@@ -183,7 +185,7 @@ func (b *backlog) step(ctx context.Context, e entry) (wait time.Duration, more b
 			return 0, true, err
 		}
 		return b.leave(ctx, e)
-	case w.Off() != "": // nothing is sent before it is on again
+	case ends: // nothing is sent before it is on again
 		return b.leave(ctx, e)
 	}
 	ordered := w.Policy.IsOrdered()
@@ -267,13 +269,18 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 			return err
 		}
 		b.mu.Lock()
-		b.add(ctx, batch, w)
+		unreadable := b.add(ctx, batch, w)
 		if more {
 			b.unread = true
 		} else if floor > b.floor {
 			b.floor = floor
 		}
 		b.mu.Unlock()
+		for _, at := range unreadable { // else the lane would never be empty
+			if err := b.s.env.Bus.Remove(ctx, contract.Held, at); err != nil {
+				return err
+			}
+		}
 		if !more {
 			return nil
 		}
@@ -307,17 +314,19 @@ func (b *backlog) readTries(ctx context.Context) error {
 	return nil
 }
 
-// add puts what was read into its lines. It is called with the lock.
-func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhook) {
+// add puts what was read into its lines, and gives the places of what is no delivery. It is called with the lock.
+func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhook) (unreadable []uint64) {
 	var fresh []*waiting
 	for _, raw := range batch {
 		b.next = raw.Sequence + 1
 		j, err := b.parse(raw, w)
 		if err != nil {
 			b.s.env.Log.ErrorContext(ctx, "a message in HELD is no delivery; it is left out", slog.Any("error", err))
+			unreadable = append(unreadable, raw.Sequence)
 			continue
 		}
-		if t, ok := b.noted[j.d.ID]; ok {
+		// What is noted may be of an earlier time that it was held: then its number is no higher.
+		if t := b.noted[j.d.ID]; t.attempt > j.d.Attempt {
 			j.d.Attempt, j.d.Uncounted, j.d.Due = t.attempt, t.uncounted, t.due
 		}
 		h := &waiting{sequence: raw.Sequence, j: j, tries: tries{j.d.Attempt, j.d.Uncounted, j.d.Due}}
@@ -351,6 +360,7 @@ func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhoo
 		}
 		b.advance(l)
 	}
+	return unreadable
 }
 
 // lineOf is the line that a delivery belongs to.
@@ -488,7 +498,7 @@ func (b *backlog) fetch(h *waiting, w *webhook.Webhook) bool {
 		b.s.env.Log.WarnContext(ctx, "a held delivery cannot be read, trying again", slog.String("webhook_id", b.webhookID), slog.Any("error", err))
 		h.line.out = false
 		b.out--
-		b.turn = append(b.turn, h.line)
+		b.rest(h.line, time.Second)
 		return false
 	}
 	if j == nil { // it was discarded meanwhile

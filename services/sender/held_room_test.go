@@ -446,6 +446,50 @@ func TestSender_OwningALaneLosesNothingThatWaitsInIt(t *testing.T) {
 	b.nothingHeld(t)
 }
 
+func TestSender_SwitchedOffAndOnAgainLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	in := count(t, func(http.ResponseWriter, int, int) int { <-release; return 0 })
+	t.Cleanup(free)
+	b.start(t, few())
+	one := int32(1)
+	on := governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one})
+	b.put(t, on)
+	for _, d := range numbered("wh_1", 5) {
+		b.publish(t, d.Hold(0))
+	}
+	what := hold{shop: "demo", webhookID: "wh_1", why: "a test"}
+	if ours, err := b.sender.register.claim(t.Context(), what); err != nil || !ours {
+		t.Fatal(ours, err)
+	}
+	b.sender.own(what)
+	held := b.sender.backlogs.get("wh_1")
+	held.broke("", 0) // as after a success: two may be with the lane
+	held.mu.Lock()
+	held.allow = 2
+	held.mu.Unlock()
+	held.wake()
+	with := func(n int) func() bool {
+		return func() bool {
+			held.wake()
+			held.mu.Lock()
+			defer held.mu.Unlock()
+			return held.out == n
+		}
+	}
+	eventually(t, "one is under way and one waits for its place", with(2))
+	off, why := governed("wh_1", in.url, on.Webhook.Policy), "gone"
+	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &why
+	b.put(t, off)
+	eventually(t, "the one that waited is taken back", with(1))
+	b.put(t, on)
+	free()
+	wantAll(t, in, 5)
+	b.nothingHeld(t)
+}
+
 func TestRegister_LaneHasOneOwner(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

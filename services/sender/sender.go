@@ -216,6 +216,7 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 		s.pool.wait()
 		close(holderEnds)
 		<-holderGone
+		s.under.Wait() // what the holder has begun
 	}()
 	select {
 	case <-finished:
