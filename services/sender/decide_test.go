@@ -78,7 +78,7 @@ func FuzzDecide_Ends(f *testing.F) {
 	f.Add(3, 410, "timeout", int64(time.Hour), 1.0, true)
 	f.Fuzz(func(t *testing.T, attempt, code int, class string, retryAfter int64, random float64, byHand bool) {
 		if attempt < 1 || random < 0 || random > 1 || retryAfter < 0 || code < 0 {
-			t.Skip()
+			t.Skip("no attempt has such numbers")
 		}
 		v := decide(rules(nil), attempt, byHand, &exchange{code: code, class: class, retryAfter: time.Duration(retryAfter)}, random)
 		switch v.status {
