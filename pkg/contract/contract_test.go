@@ -62,7 +62,24 @@ func contractText(t *testing.T) []byte {
 	fmt.Fprintf(&out, "  key of a shop: %s\n", contract.KeyPlace("tulip.shop", "key_1"))
 	fmt.Fprintf(&out, "timers of a webhook\n  %s\n", contract.LaterSubjects("wh_1"))
 
-	at := time.Date(2026, 5, 1, 8, 30, 0, 123456789, time.UTC)
+	for _, row := range messages() {
+		fmt.Fprintf(&out, "message: %s\n  subject: %s\n", row.name, row.m.Subject)
+		for _, name := range slices.Sorted(maps.Keys(row.m.Header)) {
+			fmt.Fprintf(&out, "  %s: %s\n", name, strings.Join(row.m.Header[name], " | "))
+		}
+		fmt.Fprintf(&out, "  body: %s\n", row.m.Data)
+	}
+	return out.Bytes()
+}
+
+// named is a message, and what it is.
+type named struct {
+	name string
+	m    *nats.Msg
+}
+
+// messages are one of each kind.
+func messages() []named {
 	e := contract.Event{
 		ShopID: "tulip.shop", ID: "evt_1", Type: "order.created", Action: "create", OccurredAt: "2026-05-01T10:30:00+02:00",
 		Environment: "live", Key: "order:1042", ContentType: "application/json", AcceptedAt: at, AcceptedBy: "key_1 (ERP)", Data: []byte(`{"total":549.50}`),
@@ -78,10 +95,7 @@ func contractText(t *testing.T) []byte {
 	inOrder.Sequence, inOrder.Uncounted, inOrder.Due = 17, 1, at.Add(time.Minute)
 	send := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7}
 	discard := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7, Discard: true}
-	for _, row := range []struct {
-		name string
-		m    *nats.Msg
-	}{
+	return []named{
 		{"an event", e.Message()},
 		{"a delivery", d.Message()},
 		{"a delivery by hand with its whole body", byHand.Message()},
@@ -96,14 +110,60 @@ func contractText(t *testing.T) []byte {
 		{"a record of a webhook", contract.RecordMessage("tulip.shop", "wh_1", []byte("record"), "dlv_1/2/1")},
 		{"a record of no webhook alone", contract.RecordMessage("tulip.shop", "", []byte("record"), "tulip.shop/evt_1/decision")},
 		{"a wish to switch off", contract.SwitchMessage("tulip.shop", "wh_1", []byte("wish"), "dlv_1/2/1/off")},
-	} {
-		fmt.Fprintf(&out, "message: %s\n  subject: %s\n", row.name, row.m.Subject)
-		for _, name := range slices.Sorted(maps.Keys(row.m.Header)) {
-			fmt.Fprintf(&out, "  %s: %s\n", name, strings.Join(row.m.Header[name], " | "))
-		}
-		fmt.Fprintf(&out, "  body: %s\n", row.m.Data)
 	}
-	return out.Bytes()
+}
+
+// What was stored before each field was part of one header stays, and is still read.
+func TestParse_ReadsTheFormerForm(t *testing.T) {
+	text, err := os.ReadFile("testdata/former.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := map[string]*nats.Msg{}
+	for _, row := range messages() {
+		now[row.name] = row.m
+	}
+	all := strings.Split(string(text), "message: ")[1:]
+	if len(all) != 8 {
+		t.Errorf("got %d former messages, want 8", len(all))
+	}
+	for _, one := range all {
+		lines := strings.Split(strings.TrimSpace(one), "\n")
+		name, m := lines[0], &nats.Msg{Header: nats.Header{}}
+		for _, line := range lines[1:] {
+			switch header, value, _ := strings.Cut(strings.TrimSpace(line), ": "); header {
+			case "subject":
+				m.Subject = value
+			case "body":
+				m.Data = []byte(value)
+			default:
+				m.Header[header] = []string{value}
+			}
+		}
+		want := now[name]
+		if want == nil {
+			t.Errorf("%s: there is no such message now", name)
+			continue
+		}
+		if m.Subject != want.Subject || m.Header.Get("Nats-Msg-Id") != want.Header.Get("Nats-Msg-Id") {
+			t.Errorf("%s: it lay at %s as %s, and lies at %s as %s", name, m.Subject, m.Header.Get("Nats-Msg-Id"), want.Subject, want.Header.Get("Nats-Msg-Id"))
+		}
+		if contract.ShopOf(m.Header) != "tulip.shop" || contract.ShopOf(want.Header) != "tulip.shop" {
+			t.Errorf("%s: of shop %q, now %q; want tulip.shop", name, contract.ShopOf(m.Header), contract.ShopOf(want.Header))
+		}
+		formerly, err := contract.ParseDelivery(m.Header, m.Data)
+		is, nowErr := contract.ParseDelivery(want.Header, want.Data)
+		if name == "an event" {
+			formerly.Event, err = contract.ParseEvent(m.Header, m.Data)
+			is.Event, nowErr = contract.ParseEvent(want.Header, want.Data)
+		}
+		if err != nil || nowErr != nil {
+			t.Errorf("%s: %v, now %v", name, err, nowErr)
+		}
+		if diff := cmp.Diff(formerly, is); diff != "" {
+			t.Errorf("%s (-former +now):\n%s", name, diff)
+		}
+	}
 }
 
 // settings are all settings that say something, so that none is forgotten here when it is added there.

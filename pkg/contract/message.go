@@ -10,39 +10,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The headers of our messages. nats.Header tells upper from lower case.
+// The headers of our messages, beside the one that holds their fields. nats.Header tells upper from lower case.
 const (
-	hdrShop        = "Shopbell-Shop"
-	hdrEvent       = "Shopbell-Event"
-	hdrType        = "Shopbell-Type"
-	hdrAction      = "Shopbell-Action"
-	hdrOccurredAt  = "Shopbell-Occurred-At"
-	hdrEnvironment = "Shopbell-Environment"
-	hdrKey         = "Shopbell-Key"
-	hdrContentType = "Shopbell-Content-Type"
-	hdrAcceptedAt  = "Shopbell-Accepted-At"
-	hdrAcceptedBy  = "Shopbell-Accepted-By"
-	hdrDelivery    = "Shopbell-Delivery"
-	hdrWebhook     = "Shopbell-Webhook"
-	hdrRevision    = "Shopbell-Webhook-Revision"
-	hdrMatchedAt   = "Shopbell-Matched-At"
-	hdrAttempt     = "Shopbell-Attempt"
-	hdrBulk        = "Shopbell-Bulk"
-	hdrUncounted   = "Shopbell-Uncounted"
-	hdrSequence    = "Shopbell-Sequence"
-	hdrDue         = "Shopbell-Due"
-	hdrByHand      = "Shopbell-By-Hand"
-	hdrAskedBy     = "Shopbell-Asked-By"
-	hdrReplay      = "Shopbell-Replay"
-	hdrCancel      = "Shopbell-Cancel"
-	hdrWholeBody   = "Shopbell-Whole-Body"
-	hdrRelease     = "Shopbell-Release"
+	hdrShop    = "Shopbell-Shop"
+	hdrWebhook = "Shopbell-Webhook"
+	hdrRelease = "Shopbell-Release"
 
 	hdrSchedule       = "Nats-Schedule"
 	hdrScheduleTarget = "Nats-Schedule-Target"
 )
 
-// Event is an event as it lies on the bus: its payload is the message's body, everything else its headers.
+// Event is an event as it lies on the bus: its payload is the message's body, everything else stands in a header.
 type Event struct {
 	ShopID, ID, Type, Action string
 	OccurredAt               string // RFC 3339, as the publisher wrote it
@@ -89,42 +67,42 @@ func (d *Delivery) ByHand() bool { return !d.AskedAt.IsZero() }
 
 // Message makes the event's message. Its id makes a repeat harmless.
 func (e *Event) Message() *nats.Msg {
-	m := &nats.Msg{Subject: EventSubject(e.ShopID, e.Type, e.Bulk), Header: make(nats.Header, 12), Data: e.Data}
-	e.setHeaders(m.Header)
-	set(m.Header, hdrAcceptedBy, e.AcceptedBy)
-	m.Header[jetstream.MsgIDHeader] = []string{e.ShopID + "/" + e.ID}
-	return m
+	f := make(fields, 0, fieldsRoom)
+	e.addTo(&f)
+	f.text("accepted-by", e.AcceptedBy)
+	return f.message(EventSubject(e.ShopID, e.Type, e.Bulk), e.ShopID+"/"+e.ID, e.Data)
 }
 
-func (e *Event) setHeaders(h nats.Header) {
-	set(h, hdrShop, e.ShopID)
-	set(h, hdrEvent, e.ID)
-	set(h, hdrType, e.Type)
-	set(h, hdrAction, e.Action)
-	set(h, hdrOccurredAt, e.OccurredAt)
-	set(h, hdrEnvironment, e.Environment)
-	set(h, hdrKey, e.Key)
-	set(h, hdrContentType, e.ContentType)
-	set(h, hdrAcceptedAt, e.AcceptedAt.UTC().Format(time.RFC3339Nano))
-	setFlag(h, hdrBulk, e.Bulk)
+func (e *Event) addTo(f *fields) {
+	f.text("shop", e.ShopID)
+	f.text("event", e.ID)
+	f.text("type", e.Type)
+	f.text("action", e.Action)
+	f.text("occurred-at", e.OccurredAt)
+	f.text("environment", e.Environment)
+	f.text("key", e.Key)
+	f.text("content-type", e.ContentType)
+	f.time("accepted-at", e.AcceptedAt)
+	f.flag("bulk", e.Bulk)
 }
 
 // ParseEvent reads an event's message. The event's Data is the message's.
 func ParseEvent(h nats.Header, data []byte) (Event, error) {
-	e := Event{
-		ShopID: get(h, hdrShop), ID: get(h, hdrEvent), Type: get(h, hdrType), Action: get(h, hdrAction),
-		OccurredAt: get(h, hdrOccurredAt), Environment: get(h, hdrEnvironment), Key: get(h, hdrKey),
-		ContentType: get(h, hdrContentType), AcceptedBy: get(h, hdrAcceptedBy), Data: data,
-		Bulk: get(h, hdrBulk) != "",
+	d := Delivery{Event: Event{Data: data}}
+	if err := d.read(h); err != nil {
+		return d.Event, fmt.Errorf("event message %s/%s: %w", d.ShopID, d.Event.ID, err)
 	}
-	if e.ShopID == "" || e.ID == "" || e.Type == "" {
-		return e, fmt.Errorf("event message: shop %q, id %q, type %q: none may be empty", e.ShopID, e.ID, e.Type)
+	return d.Event, d.Event.check()
+}
+
+func (e *Event) check() error {
+	switch {
+	case e.ShopID == "" || e.ID == "" || e.Type == "":
+		return fmt.Errorf("event message: shop %q, id %q, type %q: none may be empty", e.ShopID, e.ID, e.Type)
+	case e.AcceptedAt.IsZero():
+		return fmt.Errorf("event message %s/%s: time of acceptance: there is none", e.ShopID, e.ID)
 	}
-	var err error
-	if e.AcceptedAt, err = time.Parse(time.RFC3339Nano, get(h, hdrAcceptedAt)); err != nil {
-		return e, fmt.Errorf("event message %s/%s: time of acceptance: %w", e.ShopID, e.ID, err)
-	}
-	return e, nil
+	return nil
 }
 
 // Message makes the message that has this attempt made at once. All messages of a delivery have ids that name what they
@@ -186,86 +164,109 @@ func (d *Delivery) Hold(from uint64) *nats.Msg {
 }
 
 func (d *Delivery) message(subject, id string) *nats.Msg {
-	m := &nats.Msg{Subject: subject, Header: d.headers(), Data: d.Data}
-	m.Header[jetstream.MsgIDHeader] = []string{id}
-	return m
-}
-
-func (d *Delivery) headers() nats.Header {
-	h := make(nats.Header, 20)
-	d.setHeaders(h)
-	set(h, hdrDelivery, d.ID)
-	set(h, hdrWebhook, d.WebhookID)
-	if d.Revision > 0 {
-		set(h, hdrRevision, strconv.FormatUint(d.Revision, 10))
-	}
-	set(h, hdrMatchedAt, d.MatchedAt.UTC().Format(time.RFC3339Nano))
-	set(h, hdrAttempt, strconv.Itoa(d.Attempt))
-	if d.Uncounted > 0 {
-		set(h, hdrUncounted, strconv.Itoa(d.Uncounted))
-	}
+	f := make(fields, 0, fieldsRoom)
+	d.addTo(&f)
+	f.text("delivery", d.ID)
+	f.text("webhook", d.WebhookID)
+	f.number("webhook-revision", d.Revision)
+	f.time("matched-at", d.MatchedAt)
+	f.number("attempt", uint64(d.Attempt))
+	f.number("uncounted", uint64(d.Uncounted))
 	if !d.Due.IsZero() {
-		set(h, hdrDue, d.Due.UTC().Format(time.RFC3339Nano))
+		f.time("due", d.Due)
 	}
-	if d.Sequence > 0 {
-		set(h, hdrSequence, strconv.FormatUint(d.Sequence, 10))
-	}
+	f.number("sequence", d.Sequence)
 	if d.ByHand() {
-		set(h, hdrByHand, d.AskedAt.UTC().Format(time.RFC3339Nano))
+		f.time("by-hand", d.AskedAt)
 	}
-	set(h, hdrAskedBy, d.AskedBy)
-	set(h, hdrReplay, d.Replay)
-	set(h, hdrCancel, d.Cancel)
-	setFlag(h, hdrWholeBody, d.WholeBody)
-	return h
+	f.text("asked-by", d.AskedBy)
+	f.text("replay", d.Replay)
+	f.text("cancel", d.Cancel)
+	f.flag("whole-body", d.WholeBody)
+	return f.message(subject, id, d.Data)
 }
 
 // ParseDelivery reads a delivery's message. The delivery's Data is the message's.
 func ParseDelivery(h nats.Header, data []byte) (Delivery, error) {
-	e, err := ParseEvent(h, data)
-	d := Delivery{
-		Event: e, ID: get(h, hdrDelivery), WebhookID: get(h, hdrWebhook),
-		AskedBy: get(h, hdrAskedBy), Replay: get(h, hdrReplay), Cancel: get(h, hdrCancel),
-		WholeBody: get(h, hdrWholeBody) != "",
+	d := Delivery{Event: Event{Data: data}}
+	if err := d.read(h); err != nil {
+		return d, fmt.Errorf("delivery message %s: %w", d.ID, err)
 	}
-	if err != nil {
+	if err := d.check(); err != nil {
 		return d, err
 	}
-	if d.ID == "" || d.WebhookID == "" {
-		return d, fmt.Errorf("delivery message of %s/%s: delivery %q, webhook %q: none may be empty", e.ShopID, e.ID, d.ID, d.WebhookID)
-	}
-	if d.MatchedAt, err = time.Parse(time.RFC3339Nano, get(h, hdrMatchedAt)); err != nil {
-		return d, fmt.Errorf("delivery message %s: time of matching: %w", d.ID, err)
-	}
-	if text := get(h, hdrRevision); text != "" {
-		if d.Revision, err = strconv.ParseUint(text, 10, 64); err != nil {
-			return d, fmt.Errorf("delivery message %s: revision of the webhook: %w", d.ID, err)
-		}
-	}
-	if asked := get(h, hdrByHand); asked != "" {
-		if d.AskedAt, err = time.Parse(time.RFC3339Nano, asked); err != nil {
-			return d, fmt.Errorf("delivery message %s: time of asking: %w", d.ID, err)
-		}
-	}
-	if d.Attempt, err = strconv.Atoi(get(h, hdrAttempt)); err != nil || d.Attempt < 1 {
-		return d, fmt.Errorf("delivery message %s: attempt %q is not a number from 1", d.ID, get(h, hdrAttempt))
-	}
-	if text := get(h, hdrUncounted); text != "" {
-		if d.Uncounted, err = strconv.Atoi(text); err != nil || d.Uncounted < 0 || d.Uncounted >= d.Attempt {
-			return d, fmt.Errorf("delivery message %s: %q of %d attempts are not counted", d.ID, text, d.Attempt-1)
-		}
-	}
-	if due := get(h, hdrDue); due != "" {
-		if d.Due, err = time.Parse(time.RFC3339Nano, due); err != nil {
-			return d, fmt.Errorf("delivery message %s: time when it is due: %w", d.ID, err)
-		}
-	}
-	if text := get(h, hdrSequence); text != "" {
-		if d.Sequence, err = strconv.ParseUint(text, 10, 64); err != nil {
-			return d, fmt.Errorf("delivery message %s: sequence of the event: %w", d.ID, err)
-		}
+	switch {
+	case d.ID == "" || d.WebhookID == "":
+		return d, fmt.Errorf("delivery message of %s/%s: delivery %q, webhook %q: none may be empty", d.ShopID, d.Event.ID, d.ID, d.WebhookID)
+	case d.MatchedAt.IsZero():
+		return d, fmt.Errorf("delivery message %s: time of matching: there is none", d.ID)
+	case d.Attempt < 1:
+		return d, fmt.Errorf("delivery message %s: attempt %d is not a number from 1", d.ID, d.Attempt)
+	case d.Uncounted < 0 || d.Uncounted >= d.Attempt:
+		return d, fmt.Errorf("delivery message %s: %d of %d attempts are not counted", d.ID, d.Uncounted, d.Attempt-1)
 	}
 	return d, nil
+}
+
+// read takes the fields of a message, which are an event's or a delivery's. Fields that a newer program has written and
+// we do not know are passed over.
+func (d *Delivery) read(h nats.Header) (err error) {
+	for name, value := range allFields(h) {
+		switch name {
+		case "shop":
+			d.ShopID = value
+		case "event":
+			d.Event.ID = value
+		case "type":
+			d.Type = value
+		case "action":
+			d.Action = value
+		case "occurred-at":
+			d.OccurredAt = value
+		case "environment":
+			d.Environment = value
+		case "key":
+			d.Key = value
+		case "content-type":
+			d.ContentType = value
+		case "accepted-at":
+			d.AcceptedAt, err = parseTime("time of acceptance", value)
+		case "accepted-by":
+			d.AcceptedBy = value
+		case "bulk":
+			d.Bulk = value != ""
+		case "delivery":
+			d.ID = value
+		case "webhook":
+			d.WebhookID = value
+		case "webhook-revision":
+			d.Revision, err = parseNumber("revision of the webhook", value)
+		case "matched-at":
+			d.MatchedAt, err = parseTime("time of matching", value)
+		case "attempt":
+			d.Attempt, err = parseSmall("attempt", value)
+		case "uncounted":
+			d.Uncounted, err = parseSmall("attempts that are not counted", value)
+		case "due":
+			d.Due, err = parseTime("time when it is due", value)
+		case "sequence":
+			d.Sequence, err = parseNumber("sequence of the event", value)
+		case "by-hand":
+			d.AskedAt, err = parseTime("time of asking", value)
+		case "asked-by":
+			d.AskedBy = value
+		case "replay":
+			d.Replay = value
+		case "cancel":
+			d.Cancel = value
+		case "whole-body":
+			d.WholeBody = value != ""
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Release asks whoever consumes DELIVERIES to empty what is held for a webhook: to send it, or to discard it.
@@ -313,12 +314,6 @@ func set(h nats.Header, name, value string) {
 	}
 }
 
-func setFlag(h nats.Header, name string, on bool) {
-	if on {
-		h[name] = []string{"1"}
-	}
-}
-
 func get(h nats.Header, name string) string {
 	if v := h[name]; len(v) > 0 {
 		return v[0]
@@ -332,7 +327,14 @@ func RecordMessage(shop, webhookID string, record []byte, id string) *nats.Msg {
 }
 
 // ShopOf is the shop that a message speaks of.
-func ShopOf(h nats.Header) string { return get(h, hdrShop) }
+func ShopOf(h nats.Header) string {
+	for name, value := range allFields(h) {
+		if name == "shop" {
+			return value
+		}
+	}
+	return ""
+}
 
 // TriesMessage makes the message of what was tried with a held delivery. It replaces the one before it.
 func TriesMessage(webhookID, deliveryID string, tries []byte) *nats.Msg {

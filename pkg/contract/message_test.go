@@ -1,6 +1,7 @@
 package contract_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
 )
@@ -122,7 +124,9 @@ func FuzzDelivery_RoundTrip(f *testing.F) {
 // The bus may hand us anything: what an older or a newer program wrote, or somebody by hand.
 func FuzzParse_NeverPanics(f *testing.F) {
 	f.Add("Shopbell-Release", "send 7", "Shopbell-Attempt", "1")
-	f.Add("Shopbell-Accepted-At", "now", "Shopbell-By-Hand", "never")
+	f.Add("Shopbell", "shop=a event=b type=c accepted-at=1 delivery=d webhook=e matched-at=2 attempt=1", "Shopbell-By-Hand", "never")
+	f.Add("Shopbell", "", "Shopbell-Accepted-At", "now")
+	f.Add("Shopbell", "= %2 %zz key=%41% %", "", "")
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2 string) {
 		h := delivery(func(*contract.Delivery) {}).Message().Header
 		h[name1], h[name2] = []string{value1}, []string{value2}
@@ -158,24 +162,49 @@ func TestRelease_RoundTrip(t *testing.T) {
 }
 
 func TestParseDelivery_SaysWhatIsWrong(t *testing.T) {
-	for _, row := range []struct{ name, header, value, want string }{
-		{"no shop", "Shopbell-Shop", "", `shop ""`},
-		{"no event", "Shopbell-Event", "", `id ""`},
-		{"no type", "Shopbell-Type", "", `type ""`},
-		{"no time of acceptance", "Shopbell-Accepted-At", "", "time of acceptance"},
-		{"no delivery", "Shopbell-Delivery", "", `delivery ""`},
-		{"no webhook", "Shopbell-Webhook", "", `webhook ""`},
-		{"no time of matching", "Shopbell-Matched-At", "yesterday", "time of matching"},
-		{"a wrong time of asking", "Shopbell-By-Hand", "1", "time of asking"},
-		{"no attempt", "Shopbell-Attempt", "", `attempt ""`},
-		{"attempt 0", "Shopbell-Attempt", "0", `attempt "0"`},
-		{"attempt one", "Shopbell-Attempt", "one", `attempt "one"`},
+	for _, row := range []struct{ name, field, is, want string }{
+		{"no shop", "shop=demo", "", `shop ""`},
+		{"no event", "event=evt_1", "", `id ""`},
+		{"no type", "type=paid", "", `type ""`},
+		{"no time of acceptance", "accepted-at=1777624200123456789", "", "time of acceptance"},
+		{"a wrong time of acceptance", "accepted-at=1777624200123456789", "accepted-at=now", "time of acceptance"},
+		{"no delivery", "delivery=dlv_1", "", `delivery ""`},
+		{"no webhook", "webhook=wh_1", "", `webhook ""`},
+		{"no time of matching", "matched-at=1777624200123456789", "", "time of matching"},
+		{"a wrong time of matching", "matched-at=1777624200123456789", "matched-at=yesterday", "time of matching"},
+		{"a wrong time of asking", "attempt=1", "attempt=1 by-hand=soon", "time of asking"},
+		{"a wrong revision", "attempt=1", "attempt=1 webhook-revision=-1", "revision of the webhook"},
+		{"no attempt", "attempt=1", "", `attempt 0`},
+		{"attempt -1", "attempt=1", "attempt=-1", `attempt -1`},
+		{"attempt one", "attempt=1", "attempt=one", `attempt "one"`},
+		{"more are not counted than there were", "attempt=1", "attempt=1 uncounted=1", "1 of 0 attempts are not counted"},
+		{"no fields", "", "", `shop ""`},
 	} {
 		h := delivery(func(*contract.Delivery) {}).Message().Header
-		h[row.header] = []string{row.value}
+		fields := h["Shopbell"][0]
+		if !strings.Contains(fields, row.field) {
+			t.Errorf("%s: there is no %s in %s", row.name, row.field, fields)
+		}
+		if h["Shopbell"][0] = strings.Replace(fields, row.field, row.is, 1); row.field == "" {
+			h["Shopbell"][0] = ""
+		}
 		if _, err := contract.ParseDelivery(h, nil); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: %v, want an error with %q", row.name, err, row.want)
 		}
+	}
+}
+
+// A program of a later version may write fields that we do not know.
+func TestParseDelivery_PassesOverFieldsThatItDoesNotKnow(t *testing.T) {
+	want := delivery(func(*contract.Delivery) {})
+	h := want.Message().Header
+	h["Shopbell"][0] = "colour=red " + h["Shopbell"][0] + " later  x==% bulk"
+	got, err := contract.ParseDelivery(h, want.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, &got); diff != "" {
+		t.Errorf("(-sent +read):\n%s", diff)
 	}
 }
 
@@ -285,5 +314,54 @@ func TestLater_IsReadBackAndReplacedOnce(t *testing.T) {
 	}
 	if _, _, err := contract.ParseLater(d.Message().Header, nil); err == nil {
 		t.Error("a delivery that is no timer: got no error")
+	}
+}
+
+// What a delivery's message costs on its way: made, published, stored, read and parsed. An event of a shop with
+// everything that the benchmark's events have.
+func BenchmarkDelivery_ThroughTheBus(b *testing.B) {
+	way := bustest.New(b)
+	body := []byte(strings.Repeat(`{"total":549.50}`, 64))
+	b.ReportAllocs()
+	for made := 0; made < b.N; {
+		from, msgs := made, make([]*nats.Msg, 0, 256)
+		for ; made < b.N && len(msgs) < cap(msgs); made++ {
+			d := contract.Delivery{
+				Event: contract.Event{
+					ShopID: "demo", ID: fmt.Sprintf("evt_01ARZ3NDEKTSV4RRFF%09d", made), Type: "order.created", OccurredAt: "2026-05-01T10:30:00.123Z", Environment: "live",
+					ContentType: "application/json", AcceptedAt: at, Data: body, Bulk: true,
+				},
+				ID: fmt.Sprintf("dlv_01ARZ3NDEKTSV4RRFF%09d", made), WebhookID: "wh_01ARZ3NDEKTSV4RRFFQ69G5FAV", Revision: 17, MatchedAt: at.Add(time.Millisecond), Attempt: 1,
+			}
+			m := d.Hold(0)
+			m.Header["traceparent"] = []string{"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+			msgs = append(msgs, m)
+		}
+		if err := way.Publish(b.Context(), msgs...); err != nil {
+			b.Fatal(err)
+		}
+		if err := way.Read(b.Context(), contract.Held, contract.HeldSubjects, bus.From{Sequence: uint64(from) + 1}, func(m bus.Message) bool {
+			d, err := contract.ParseDelivery(m.Headers(), m.Data())
+			if err != nil {
+				b.Fatal(err)
+			}
+			return d.WebhookID != ""
+		}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// The same without the bus.
+func BenchmarkDelivery_MadeAndParsed(b *testing.B) {
+	d := delivery(func(d *contract.Delivery) {
+		d.OccurredAt, d.Environment, d.ContentType, d.Bulk, d.Revision = "2026-05-01T10:30:00.123Z", "live", "application/json", true, 17
+	})
+	b.ReportAllocs()
+	for b.Loop() {
+		m := d.Message()
+		if _, err := contract.ParseDelivery(m.Header, m.Data); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -1,8 +1,8 @@
 package contract
 
 import (
-	"fmt"
 	"hash/fnv"
+	"strconv"
 	"strings"
 
 	"shopbell.dev/pkg/fault"
@@ -96,7 +96,7 @@ func DeliverySubject(webhookID string, bulk bool) string {
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(webhookID))
-	return fmt.Sprintf("%s.%d.%s", kind, h.Sum32()%shards, webhookID)
+	return kind + "." + strconv.Itoa(int(h.Sum32()%shards)) + "." + webhookID
 }
 
 // LaterSubject is where the timer of a delivery lies. There is one for each delivery: another replaces it.
