@@ -77,17 +77,16 @@ func (h *holder) run(ctx context.Context, ended <-chan struct{}) {
 func (h *holder) move(ctx context.Context, batch []hold) {
 	s := h.s
 	var msgs []*nats.Msg
-	var places []int // of the deliveries themselves, in msgs
+	var places []int        // of the deliveries themselves, in msgs
+	var records []*nats.Msg // of those that were called back; nil: of another, or there is none
 	for _, what := range batch {
 		for _, j := range what.jobs {
 			tracing := bus.Extract(ctx, j.header)
-			record, err := changeMessage(&j.d, held, what.why)
-			if err != nil {
-				s.env.Log.ErrorContext(ctx, "delivery held without a record of it", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
-			} else if what.why != inOrder {
-				bus.Inject(tracing, record)
-				msgs = append(msgs, record)
+			record := h.record(tracing, j, what.why)
+			if record != nil && j.m != nil {
+				msgs, record = append(msgs, record), nil
 			}
+			records = append(records, record)
 			from := uint64(0)
 			if j.m != nil {
 				from = sequence(j.m)
@@ -102,13 +101,14 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 	acks, err := s.env.Bus.PublishAcks(bound, msgs...)
 	cancel()
 	next := 0 // in places
+	var told []*nats.Msg
 	for _, what := range batch {
 		for _, j := range what.jobs {
 			switch {
 			case j.m != nil:
 				s.settle(ctx, j.m, err)
-			case err == nil:
-				h.stopTimer(ctx, j, acks[places[next]].Sequence)
+			case err == nil && h.stopTimer(ctx, j, acks[places[next]].Sequence) && records[next] != nil:
+				told = append(told, records[next])
 			}
 			next++
 		}
@@ -123,11 +123,29 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 			s.keep(ctx, what)
 		}
 	}
+	if err := s.publish(ctx, told...); err != nil {
+		s.env.Log.WarnContext(ctx, "deliveries held without a record of it", slog.Int("deliveries", len(told)), slog.Any("error", err))
+	}
 }
 
-// stopTimer takes the timer away of a delivery that was called back from it. If it has fired meanwhile, the delivery is
-// on its way, and is not held as well. At is where it is held.
-func (h *holder) stopTimer(ctx context.Context, j *job, at uint64) {
+// record makes the message that tells the log of a delivery that it is held from now on, unless that goes without saying.
+func (h *holder) record(tracing context.Context, j *job, why string) *nats.Msg {
+	if why == inOrder {
+		return nil
+	}
+	m, err := changeMessage(&j.d, held, why)
+	if err != nil {
+		h.s.env.Log.ErrorContext(tracing, "delivery held without a record of it", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
+		return nil
+	}
+	bus.Inject(tracing, m)
+	return m
+}
+
+// stopTimer takes the timer away of a delivery that was called back from it. If it has fired meanwhile, the delivery is on
+// its way, or has arrived by another sender; then it is not held as well, stopTimer is false, and the log is told nothing.
+// At is where it is held.
+func (h *holder) stopTimer(ctx context.Context, j *job, at uint64) (stopped bool) {
 	n, err := h.s.env.Bus.RemoveAll(ctx, contract.Deliveries, contract.LaterSubject(j.d.WebhookID, j.d.ID))
 	if err == nil && n == 0 {
 		err = h.s.env.Bus.Remove(ctx, contract.Held, at)
@@ -135,6 +153,7 @@ func (h *holder) stopTimer(ctx context.Context, j *job, at uint64) {
 	if err != nil {
 		h.s.env.Log.WarnContext(ctx, "timer not stopped; the delivery may reach its receiver twice", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
 	}
+	return n > 0
 }
 
 // lookAgain is for deliveries that were held for a webhook that is off. Whoever switched it on between our look and our

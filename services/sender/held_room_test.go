@@ -490,6 +490,26 @@ func TestSender_SwitchedOffAndOnAgainLeavesNothingBehind(t *testing.T) {
 	b.nothingHeld(t)
 }
 
+// Another sender has what the timer brought: the one that remembers the delivery neither holds it nor says so.
+func TestSender_CallsNothingBackFromATimerThatHasFired(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start(t, few())
+	d := numbered("wh_well", 2)
+	b.put(t, governed("wh_well", "http://127.0.0.1:1", nil))
+	b.publish(t, d[0].Later(time.Now().Add(time.Hour)))
+	jobs := []*job{{d: *d[0]}, {d: *d[1]}} // the second has no timer any more
+	b.sender.holder.move(t.Context(), []hold{{jobs: jobs, why: "its receiver is not well", off: true, webhookID: "wh_well"}})
+	records := b.records(t, 1)
+	if got := records[0].GetChange().GetDeliveryId(); len(records) != 1 || got != d[0].ID {
+		t.Errorf("%d records, the first of %s, want one of %s", len(records), got, d[0].ID)
+	}
+	kept := b.stored(t, contract.Held)
+	if got, err := contract.ParseDelivery(kept[0].Header, kept[0].Data); err != nil || len(kept) != 1 || got.ID != d[0].ID {
+		t.Errorf("%d are held, the first is %s (%v), want %s alone", len(kept), got.ID, err, d[0].ID)
+	}
+}
+
 func TestRegister_LaneHasOneOwner(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -353,11 +353,15 @@ const (
 	maxFailing  = 8192
 )
 
-// recall takes what has failed out of the lane.
+// soonDue is how long before its time a delivery is no longer called back: its timer fires, if it has not fired with another
+// sender long ago.
+const soonDue = time.Second
+
+// recall takes what has failed out of the lane, and gives what still waits for its time.
 func (l *lanes) recall(ln *lane) []*job {
-	out := ln.failing
+	l.failing -= len(ln.failing)
+	out := slices.DeleteFunc(ln.failing, func(j *job) bool { return time.Until(j.d.Due) < soonDue })
 	ln.failing = nil
-	l.failing -= len(out)
 	slices.SortStableFunc(out, func(a, b *job) int { return a.d.AcceptedAt.Compare(b.d.AcceptedAt) })
 	return out
 }

@@ -205,3 +205,21 @@ func TestLanes_HoldWhatComesAndWhatWaits(t *testing.T) {
 		t.Errorf("%d wait with %d bytes, want one", l.waiting, l.bytes)
 	}
 }
+
+func TestLanes_CallNothingBackWhoseTimeHasCome(t *testing.T) {
+	t.Parallel()
+	l := newLanes(8, func() int { return 1 })
+	for id, wait := range map[string]time.Duration{"long due": -time.Minute, "about to be": soonDue / 2, "waits": time.Minute} {
+		d := contract.Delivery{ID: id, WebhookID: "wh_1", Due: time.Now().Add(wait)}
+		if why := l.wait(&job{d: d}); why != "" {
+			t.Fatalf("%s is to be held: %s", id, why)
+		}
+	}
+	jobs := l.unwell(hold{webhookID: "wh_1", why: "it is not"}).jobs
+	if len(jobs) != 1 || jobs[0].d.ID != "waits" {
+		t.Errorf("%d are called back, want the one that waits", len(jobs))
+	}
+	if l.failing != 0 {
+		t.Errorf("%d are remembered after that, want none", l.failing)
+	}
+}
