@@ -26,7 +26,7 @@ type trial struct {
 	policy   string                          // of all webhooks, as JSON
 	rates    []rate                          // what is published
 	at       map[time.Duration]func(s *site) // what changes while it runs
-	before   int                             // events that wait for each bad receiver when it begins
+	before   int                             // events that are held for each bad receiver when it begins
 	settle   time.Duration                   // how long after the load what it left is waited for
 }
 
@@ -34,7 +34,7 @@ type trial struct {
 type rate struct {
 	first, webhooks int
 	perSecond       int
-	bad             bool // left out of the run without bad receivers
+	bad             bool // to receivers that are not well: left out of the run without them
 	inOrder         bool // one request after the other
 }
 
@@ -45,11 +45,13 @@ func isolation(args []string) (err error) {
 	length := flags.Duration("length", time.Minute, "length of each load")
 	only := flags.String("only", "", "the scenarios to run, such as 1,5; all when empty")
 	hooks := flags.Int("webhooks", 20_000, "number of webhooks of scenario 2")
+	before := flags.Int("waiting", 50_000, "number of deliveries that wait for each bad receiver of scenario 3, in thousands")
+	profile := flags.String("cpuprofile", "", "run serve beside a profiler; it writes FILE-run-1-row-1.pb.gz, FILE-run-1-row-1-allocs.pb.gz and so on")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || *length < 5*time.Second || *hooks < 100 {
-		return fmt.Errorf("%q: nothing but flags is taken, -length from 5s, -webhooks from 100", args)
+	if flags.NArg() > 0 || *length < 5*time.Second || *hooks < 100 || *before < 1000 {
+		return fmt.Errorf("%q: nothing but flags is taken, -length from 5s, -webhooks from 100, -waiting from 1000", args)
 	}
 	if _, err := exec.LookPath(*shopbell); err != nil {
 		return fmt.Errorf("find the program under test (make build makes it): %w", err)
@@ -67,11 +69,11 @@ func isolation(args []string) (err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
-	lab := &lab{program: *shopbell, dir: dir, length: *length}
+	lab := &lab{program: *shopbell, profile: *profile, dir: dir, length: *length}
 	wanted := func(n int) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), fmt.Sprint(n)) }
 	fmt.Printf("Loads of %s, each beside the same without the receivers that are not well.\n\n", *length)
-	fmt.Printf("%-64s %9s %9s %9s %9s %10s %9s %9s\n", "", "healthy/s", "p50", "p99", "p99.9", "at the bad", "peak", "at end")
-	for i, t := range trials(*hooks, *length) {
+	fmt.Printf("%-64s %9s %9s %9s %9s %10s %7s %9s %9s\n", "", "healthy/s", "p50", "p99", "p99.9", "at the bad", "CPU", "peak", "at end")
+	for i, t := range trials(*hooks, *before, *length) {
 		if !wanted(i + 1) {
 			continue
 		}
@@ -93,7 +95,7 @@ func isolation(args []string) (err error) {
 }
 
 // trials are scenarios 1 to 4.
-func trials(hooks int, length time.Duration) []trial {
+func trials(hooks, before int, length time.Duration) []trial {
 	many := func(n int, m manner) []manner { return slices.Repeat([]manner{m}, n) }
 	half := hooks / 2
 	return []trial{
@@ -114,9 +116,9 @@ func trials(hooks int, length time.Duration) []trial {
 			settle: 30 * time.Second,
 		},
 		{
-			name:     "a tarpit, a gzip bomb, a black hole and one that cuts, each with 50,000 waiting, beside 1,000",
+			name:     fmt.Sprintf("tarpit, gzip bomb, black hole, one that cuts: %d held each, beside 1,000", before),
 			webhooks: slices.Concat(many(1000, well), []manner{drips, bomb, silent, cuts}),
-			policy:   `{"timeout":"5s"}`, rates: []rate{{webhooks: 1000, perSecond: 200}}, before: 50_000,
+			policy:   `{"timeout":"5s"}`, rates: []rate{{webhooks: 1000, perSecond: 200}}, before: before,
 		},
 		{
 			name: "one at 50 ms per answer with 2,000 events/s, beside others at 200 events/s", webhooks: slices.Concat(many(20, well), []manner{slow}),
@@ -127,9 +129,9 @@ func trials(hooks int, length time.Duration) []trial {
 
 // lab is where trials are made.
 type lab struct {
-	program, dir string
-	length       time.Duration
-	runs         int
+	program, profile, dir string
+	length                time.Duration
+	runs                  int
 }
 
 // compare runs a trial without its bad receivers and with them.
@@ -150,7 +152,11 @@ func (l *lab) compare(ctx context.Context, number int, t trial) error {
 // open starts a serve and a site of its own.
 func (l *lab) open(ctx context.Context, receivers int) (*serve, *site, error) {
 	l.runs++
-	s, err := startServe(ctx, l.program, filepath.Join(l.dir, fmt.Sprint(l.runs)), "")
+	profile := ""
+	if l.profile != "" {
+		profile = fmt.Sprintf("%s-run-%d", l.profile, l.runs)
+	}
+	s, err := startServe(ctx, l.program, filepath.Join(l.dir, fmt.Sprint(l.runs)), profile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("start serve: %w", err)
 	}
@@ -162,7 +168,16 @@ func (l *lab) open(ctx context.Context, receivers int) (*serve, *site, error) {
 	return s, where, nil
 }
 
-const place = "place" // the shop, and the receivers' path
+const place = "place" // the receivers' path
+
+// shop is whose webhooks those are that are well, or not. They are of two shops: what comes of a shop in bursts may delay that
+// shop's own events, and is not what is measured here.
+func shop(bad bool) string {
+	if bad {
+		return "bad-place"
+	}
+	return place
+}
 
 func typeOf(webhook int) string { return fmt.Sprintf("to.%d", webhook) }
 
@@ -170,7 +185,7 @@ func typeOf(webhook int) string { return fmt.Sprintf("to.%d", webhook) }
 func register(ctx context.Context, s *serve, where *site, manners []manner, policy string) error {
 	return inParallel(ctx, len(manners), 16, func(ctx context.Context, i int) error {
 		text := fmt.Sprintf(`{"url":%q,"events":[%q],"profile":"standard","policy":%s}`, where.target(place, i, manners[i]), typeOf(i), policy)
-		_, err := do(ctx, http.MethodPost, s.url+"/v1/shops/"+place+"/webhooks", http.Header{"Content-Type": {"application/json"}}, text, http.StatusOK)
+		_, err := do(ctx, http.MethodPost, s.url+"/v1/shops/"+shop(manners[i] != well)+"/webhooks", http.Header{"Content-Type": {"application/json"}}, text, http.StatusOK)
 		if err != nil {
 			return fmt.Errorf("register a webhook: %w", err)
 		}
@@ -193,16 +208,16 @@ func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
 	}
 	p := publisher(s.url)
 	if bad && t.before > 0 {
-		for i, m := range t.webhooks {
-			if m != well {
-				if err := flood(ctx, p, i, t.before); err != nil {
-					return err
-				}
-			}
+		if err := l.hold(ctx, s, where, t); err != nil {
+			return err
 		}
-		time.Sleep(5 * time.Second) // what waits waits
 	}
 	s.forgetPeak()
+	cpu, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	s.profiling(profileOn)
 	began := time.Now()
 	if bad {
 		for at, change := range t.at {
@@ -228,6 +243,11 @@ func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
 		return err
 	}
 	took := time.Since(began)
+	after, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	s.profiling(profileOff)
 	wanted, missing := 0, 0
 	for i, r := range t.rates {
 		if !r.bad {
@@ -255,8 +275,8 @@ func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-64.64s %9.1f %9s %9s %9s %10d %5d MiB %5d MiB\n", title, float64(len(latency))/took.Seconds(), quantile(latency, 0.5), quantile(latency, 0.99),
-		quantile(latency, 0.999), atBad, peak>>20, now>>20)
+	fmt.Printf("%-64.64s %9.1f %9s %9s %9s %10d %5.1f s %5d MiB %5d MiB\n", title, float64(len(latency))/took.Seconds(), quantile(latency, 0.5), quantile(latency, 0.99),
+		quantile(latency, 0.999), atBad, (after - cpu).Seconds(), peak>>20, now>>20)
 	if missing > 0 {
 		fmt.Printf("   %d deliveries to receivers that are well did not arrive\n", missing)
 	}
@@ -268,6 +288,37 @@ func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
 		since := time.Now()
 		left := where.missing(ctx, t.webhooks, func(manner) bool { return true }, all, t.settle)
 		fmt.Printf("   of all %d events %d had not arrived %s after the bad were well again; it took %.1fs\n", all, left, t.settle, time.Since(since).Seconds())
+	}
+	return nil
+}
+
+// hold publishes what is to wait for the bad receivers while they answer 503, and waits until it is held. Then they become
+// what they are: those that answer at all get their backlog from the next probe on, beside the load.
+func (l *lab) hold(ctx context.Context, s *serve, where *site, t trial) error {
+	for i, m := range t.webhooks {
+		if m == well {
+			continue
+		}
+		where.manners[i].Store(refuses)
+		if err := flood(ctx, publisher(s.url), i, t.before); err != nil {
+			return err
+		}
+	}
+	last := -1.0
+	for since := time.Now(); time.Since(since) < 2*time.Second; time.Sleep(100 * time.Millisecond) {
+		held, err := s.counted(ctx, "shopbell_deliveries_held_total")
+		if err != nil {
+			return err
+		}
+		if written, err := s.written(ctx); err != nil {
+			return err
+		} else if held += written; held != last {
+			last, since = held, time.Now()
+		}
+	}
+	for i, m := range t.webhooks {
+		where.manners[i].Store(m)
+		where.spot(place, i).requests.Store(0)
 	}
 	return nil
 }
@@ -297,7 +348,7 @@ func flood(ctx context.Context, p publisher, webhook, events int) error {
 		for i := range 1000 {
 			text.WriteString(keyedText(typeOf(webhook), i, -1-batch*1000-i, time.Now()) + "\n")
 		}
-		return p.publish(ctx, place, "application/x-ndjson", text.String(), 1000)
+		return p.publish(ctx, shop(true), "application/x-ndjson", text.String(), 1000)
 	})
 }
 
@@ -321,7 +372,7 @@ func pour(ctx context.Context, p publisher, r rate, length time.Duration) (publi
 			n++
 		}
 		if n > 0 {
-			requests.Go(func() error { return p.publish(ctx, place, "application/x-ndjson", text.String(), n) })
+			requests.Go(func() error { return p.publish(ctx, shop(r.bad), "application/x-ndjson", text.String(), n) })
 		}
 	}
 	return published, requests.Wait()
@@ -356,7 +407,7 @@ func (l *lab) outageOf(ctx context.Context, ordered string) error {
 	events := 0
 	go func() {
 		var err error
-		events, err = pour(ctx, publisher(s.url), rate{webhooks: 1, perSecond: 50, inOrder: true}, away+15*time.Second)
+		events, err = pour(ctx, publisher(s.url), rate{webhooks: 1, perSecond: 50, bad: true, inOrder: true}, away+15*time.Second)
 		published <- err
 	}()
 	time.Sleep(5 * time.Second)
@@ -432,7 +483,7 @@ func (l *lab) orderOf(ctx context.Context, ordered string) (took time.Duration, 
 			text.WriteString(keyedText(typeOf(0), number%keys, number, time.Now()) + "\n")
 			number++
 		}
-		if err := publisher(s.url).publish(ctx, place, "application/x-ndjson", text.String(), 100); err != nil {
+		if err := publisher(s.url).publish(ctx, shop(true), "application/x-ndjson", text.String(), 100); err != nil {
 			return 0, 0, 0, err
 		}
 	}

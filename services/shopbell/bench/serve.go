@@ -139,13 +139,18 @@ func (s *serve) peak() (kib int, err error) {
 }
 
 // written is how many messages the log has written, of all streams.
-func (s *serve) written(ctx context.Context) (total float64, err error) {
+func (s *serve) written(ctx context.Context) (float64, error) {
+	return s.counted(ctx, "shopbell_log_written_total")
+}
+
+// counted is what a counter of the program's metrics says, of all labels.
+func (s *serve) counted(ctx context.Context, counter string) (total float64, err error) {
 	text, err := do(ctx, http.MethodGet, s.url+"/metrics", http.Header{}, "", http.StatusOK)
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if name, value, _ := strings.Cut(line, " "); strings.HasPrefix(name, "shopbell_log_written_total") {
+		if name, value, _ := strings.Cut(line, " "); strings.HasPrefix(name, counter) {
 			var n float64
 			if _, err := fmt.Sscan(value, &n); err != nil {
 				return 0, fmt.Errorf("read serve's metrics: %w", err)

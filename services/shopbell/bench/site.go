@@ -28,6 +28,7 @@ const (
 	silent  manner = "silent"  // accepts the connection and reads nothing
 	cuts    manner = "cuts"    // closes in the middle of its answer
 	falters manner = "falters" // answers 503 one time in five
+	refuses manner = "refuses" // answers 503
 )
 
 // site is many receivers on one machine, each with a path and a manner of its own. It may be used at once.
@@ -197,8 +198,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case cuts:
 		hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
 		return
-	case falters:
-		if request%5 == 0 {
+	case refuses, falters:
+		if s.manners[number].Load() == refuses || request%5 == 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
