@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"shopbell.dev/pkg/bus"
@@ -62,24 +62,16 @@ func roomMain[C any](name string, cfg C, newRoom func(C, *Env) (Service, error))
 	return UntilSignal(p.Run)
 }
 
-// gcPercent lets the heap grow to four times what lives: little lives here for long, and collecting it more often costs
-// a tenth of all CPU. GOGC says otherwise where memory is short.
-const gcPercent = 300
-
-func calmCollector() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-}
-
 // UntilSignal calls run with a context that ends at SIGINT or SIGTERM. A second signal kills the process.
 func UntilSignal(run func(context.Context) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	calmCollector()
-	go func() {
+	collect, end := context.WithCancel(context.WithoutCancel(ctx)) // to the end of the stop, which allocates too
+	var beside sync.WaitGroup
+	defer func() { stop(); end(); beside.Wait() }()
+	beside.Go(func() { calmCollector(collect) })
+	beside.Go(func() {
 		<-ctx.Done()
 		stop()
-	}()
+	})
 	return run(ctx)
 }
