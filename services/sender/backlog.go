@@ -181,11 +181,16 @@ func (b *backlog) step(ctx context.Context, e entry) (wait time.Duration, more b
 		b.mu.Unlock()
 		return 100 * time.Millisecond, true, nil
 	case w == nil:
-		if err := b.s.discard(ctx, b.webhookID, 1<<63, wasDeleted); err != nil {
+		if err := b.s.discard(ctx, b.webhookID, wasDeleted, everything); err != nil {
 			return 0, true, err
 		}
 		return b.leave(ctx, e)
 	case ends: // nothing is sent before it is on again
+		if w.Off() != "" {
+			if err := b.s.discardOutlived(ctx, b.webhookID); err != nil {
+				return 0, true, err
+			}
+		}
 		return b.leave(ctx, e)
 	}
 	ordered := w.Policy.IsOrdered()

@@ -115,7 +115,7 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 		s.heldTotal.Add(float64(len(what.jobs)))
 		switch {
 		case err != nil && !what.off:
-			s.lanes.open(what.webhookID) // its deliveries come again, and it is seen anew
+			s.laneChanged(what.webhookID) // its deliveries come again; it goes on holding only if it is entered as doing so
 		case err != nil:
 		case what.off:
 			s.aside(ctx, func() { s.lookAgain(ctx, &what.jobs[0].d) })
@@ -242,12 +242,28 @@ func (s *Sender) release(ctx context.Context, r *contract.Release) error {
 		s.keep(ctx, hold{why: "what was held is sent", shop: r.ShopID, webhookID: r.WebhookID})
 		return nil
 	}
-	return s.discard(ctx, r.WebhookID, r.Through, "it was held, and discarded when the webhook was switched on again or deleted")
+	return s.discard(ctx, r.WebhookID, "it was held, and discarded when the webhook was switched on again or deleted", upTo(r.Through))
 }
 
-// discard cancels what is held for a webhook up to a sequence. Whoever is killed meanwhile is followed by another, who
-// goes on with what is left.
-func (s *Sender) discard(ctx context.Context, webhookID string, through uint64, reason string) error {
+// upTo is what is held up to a sequence.
+func upTo(sequence uint64) func(bus.Stored) bool {
+	return func(raw bus.Stored) bool { return raw.Sequence <= sequence }
+}
+
+// everything is all that is held.
+func everything(bus.Stored) bool { return true }
+
+// outlived is what has been held for longer than anything is kept for a webhook that is switched off.
+func (s *Sender) outlived(raw bus.Stored) bool { return time.Since(raw.Time) > s.cfg.KeepHeld }
+
+// discardOutlived cancels what has been held for too long while its webhook was switched off.
+func (s *Sender) discardOutlived(ctx context.Context, webhookID string) error {
+	return s.discard(ctx, webhookID, fmt.Sprintf("it was held for longer than %s, while its webhook was switched off; it can be sent again by hand", s.cfg.KeepHeld), s.outlived)
+}
+
+// discard cancels what is held for a webhook, in its order, for as long as which says so. Whoever is killed meanwhile is
+// followed by another, who goes on with what is left.
+func (s *Sender) discard(ctx context.Context, webhookID, reason string, which func(bus.Stored) bool) error {
 	for next, more := uint64(1), true; more; {
 		var batch []bus.Stored
 		var err error
@@ -255,9 +271,9 @@ func (s *Sender) discard(ctx context.Context, webhookID string, through uint64, 
 			return err
 		}
 		var msgs []*nats.Msg
-		for _, raw := range batch {
-			if next = raw.Sequence + 1; raw.Sequence > through {
-				more = false
+		for i, raw := range batch {
+			if next = raw.Sequence + 1; !which(raw) {
+				batch, more = batch[:i], false
 				break
 			}
 			d, err := contract.ParseDelivery(raw.Header, raw.Data)
@@ -276,9 +292,6 @@ func (s *Sender) discard(ctx context.Context, webhookID string, through uint64, 
 			return err
 		}
 		for _, raw := range batch {
-			if raw.Sequence > through {
-				break
-			}
 			if err := s.env.Bus.Remove(ctx, contract.Held, raw.Sequence); err != nil {
 				return err
 			}

@@ -608,3 +608,67 @@ func TestSender_HeldForASwitchedOffWebhookStays(t *testing.T) {
 		t.Errorf("%d are held, want 30", held)
 	}
 }
+
+func TestSender_HeldForAWebhookThatStaysOffIsCancelledInTheEnd(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := count(t, func(http.ResponseWriter, int, int) int { return 0 })
+	off, why := governed("wh_1", in.url, nil), "gone"
+	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &why
+	b.put(t, off)
+	const old = 300 // more than are cancelled at once
+	for _, d := range numbered("wh_1", old) {
+		b.publish(t, d.Hold(0))
+	}
+	cfg := few()
+	cfg.KeepHeld = time.Millisecond
+	b.start(t, cfg)
+	for _, rec := range b.records(t, old) {
+		if c := rec.GetChange(); c.GetStatus() != cancelled || !strings.Contains(c.GetReason(), "held for longer than 1ms, while its webhook was switched off") {
+			t.Fatalf("%v, want cancelled because it was held for too long", c)
+		}
+	}
+	b.nothingHeld(t)
+	if got := in.requests.Load(); got != 0 {
+		t.Errorf("%d are sent", got)
+	}
+}
+
+func TestSender_LaneThatIsEnteredHoldsOnWhenTheBusDoesNotTakeWhatIsHeld(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start(t, few())
+	bucket, err := b.bus.Bucket(t.Context(), contract.Lanes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newRegister("snd_other", bucket, b.env.Log)
+	alive, ends := context.WithCancel(t.Context())
+	var beats sync.WaitGroup
+	t.Cleanup(func() { ends(); beats.Wait() })
+	beats.Go(func() { other.beat(alive) })
+	holds := func(webhookID string) bool {
+		b.sender.lanes.mu.Lock()
+		defer b.sender.lanes.mu.Unlock()
+		return b.sender.lanes.of(webhookID).held
+	}
+	eventually(t, "the other sender is heard of", func() bool {
+		b.sender.register.mu.Lock()
+		defer b.sender.register.mu.Unlock()
+		return !b.sender.register.members["snd_other"].IsZero()
+	})
+	if ours, err := other.claim(t.Context(), hold{shop: "demo", webhookID: "wh_entered", why: "its receiver is not well", broken: true}); err != nil || !ours {
+		t.Fatal(ours, err)
+	}
+	eventually(t, "the lane holds", func() bool { return holds("wh_entered") })
+	b.sender.lanes.hold("wh_alone", tooSlow, false)
+	broken, cancel := context.WithCancel(t.Context())
+	cancel() // so that no ack comes
+	for _, webhookID := range []string{"wh_entered", "wh_alone"} {
+		d := numbered(webhookID, 1)[0]
+		b.sender.holder.move(broken, []hold{{jobs: []*job{{d: *d, header: d.Message().Header}}, why: tooSlow, shop: "demo", webhookID: webhookID}})
+	}
+	if !holds("wh_entered") || holds("wh_alone") {
+		t.Errorf("the lane that is entered holds: %v, want true; the one that is not: %v, want false", holds("wh_entered"), holds("wh_alone"))
+	}
+}

@@ -32,6 +32,8 @@ type Config struct {
 	// Grace is how long exchanges under way may take to finish when the sender stops. One that is interrupted then is
 	// not an attempt; it is made again.
 	Grace time.Duration `yaml:"grace"`
+	// KeepHeld is how long deliveries are held for a webhook that stays switched off. Then they are cancelled.
+	KeepHeld time.Duration `yaml:"keep_held"`
 
 	// MaxIdleConnections is how many connections to receivers are kept open for the next exchange.
 	MaxIdleConnections int `yaml:"max_idle_connections"`
@@ -46,7 +48,7 @@ type Config struct {
 
 // Defaults suit a shop platform of any size.
 func Defaults() Config {
-	return Config{MaxInFlight: 4096, MaxResponseBytes: 64 << 10, Grace: 15 * time.Second, MaxIdleConnections: 4096}
+	return Config{MaxInFlight: 4096, MaxResponseBytes: 64 << 10, Grace: 15 * time.Second, KeepHeld: 30 * 24 * time.Hour, MaxIdleConnections: 4096}
 }
 
 // Validate says what is wrong with the settings.
@@ -60,6 +62,9 @@ func (c Config) Validate() error {
 	}
 	if c.Grace < 0 || c.Grace > 5*time.Minute {
 		bad.Add("grace", "%s is not between 0s and 5m", c.Grace)
+	}
+	if c.KeepHeld < time.Hour {
+		bad.Add("keep_held", "%s is too short for a shop to switch its webhook on again; at least 1h", c.KeepHeld)
 	}
 	c.checkExchange(&bad)
 	return bad.Err()

@@ -157,9 +157,11 @@ func (s *Sender) findOwner(ctx context.Context, webhookID string, since time.Dur
 	case err != nil:
 		return true, err
 	case w == nil:
-		return true, s.discard(ctx, webhookID, batch[0].Sequence, wasDeleted)
+		return true, s.discard(ctx, webhookID, wasDeleted, upTo(batch[0].Sequence))
 	case w.Off() == "":
 		s.keep(ctx, hold{why: "it is sent on", shop: shop, webhookID: webhookID})
+	case s.outlived(batch[0]):
+		s.keep(ctx, hold{why: w.Off(), shop: shop, webhookID: webhookID}) // for its owner, of whom there is one, to discard it
 	}
 	return true, nil
 }
