@@ -61,21 +61,24 @@ type LatenessRow struct {
 
 type key struct{ shopID, id string }
 
+// builder gathers the rows in the order in which they come, which is nearly that of their keys.
 type builder struct {
-	events     []EventRow
-	decisions  map[key]*DecisionRow
-	deliveries map[key]*State
-	attempts   []AttemptRow
-	changes    []ChangeRow
+	events     []*EventRow
+	decisions  []*DecisionRow
+	deliveries []*State
+	attempts   []*AttemptRow
+	changes    []*ChangeRow
+
+	decisionOf map[key]*DecisionRow
+	deliveryOf map[key]*State
 }
 
 // Rows makes the batch's rows. Facts about one delivery are merged here, so that it is written once.
 func (b Batch) Rows() Rows {
 	m := builder{
-		events:     make([]EventRow, 0, len(b.Events)),
-		decisions:  make(map[key]*DecisionRow, len(b.Records)),
-		deliveries: make(map[key]*State, len(b.Records)),
-		attempts:   make([]AttemptRow, 0, len(b.Records)),
+		events:     make([]*EventRow, 0, len(b.Events)),
+		decisionOf: make(map[key]*DecisionRow),
+		deliveryOf: make(map[key]*State, len(b.Records)),
 	}
 	for _, e := range b.Events {
 		if e.GetShopId() != "" && e.GetId() != "" {
@@ -105,7 +108,7 @@ func (b Batch) Rows() Rows {
 }
 
 func (m *builder) event(e *shopbellv1.Event) {
-	m.events = append(m.events, EventRow{
+	m.events = append(m.events, &EventRow{
 		ShopID: Key(e.GetShopId()), ID: Key(e.GetId()), Type: Key(e.GetType()), Action: Text(e.GetAction()),
 		OccurredAt: Text(e.GetOccurredAt()), Environment: Text(e.GetEnvironment()), Key: Text(e.GetKey()),
 		ContentType: Text(e.GetContentType()), Trace: Text(e.GetTraceId()), AcceptedBy: Text(e.GetAcceptedBy()),
@@ -123,10 +126,12 @@ func (m *builder) decision(r *busv1.Record, d *busv1.Decision) {
 		row.Born = Born(ids[0])
 	}
 	k := key{row.ShopID, row.EventID}
-	if known := m.decisions[k]; known != nil {
-		row = known.Merge(row)
+	if known := m.decisionOf[k]; known != nil {
+		*known = known.Merge(row)
+	} else {
+		m.decisionOf[k] = &row
+		m.decisions = append(m.decisions, &row)
 	}
-	m.decisions[k] = &row
 	for _, c := range d.GetConsidered() {
 		if c.GetDeliveryId() == "" {
 			continue
@@ -143,7 +148,7 @@ func (m *builder) attempt(r *busv1.Record, a *busv1.AttemptMade) {
 	made := a.GetAttempt()
 	at := orTime(Time(r.GetAt()), orTime(Time(made.GetStartedAt()), unknownTime))
 	startedAt := orTime(Time(made.GetStartedAt()), at)
-	m.attempts = append(m.attempts, AttemptRow{
+	m.attempts = append(m.attempts, &AttemptRow{
 		ShopID: Key(r.GetShopId()), DeliveryID: Key(a.GetDeliveryId()),
 		Number: made.GetNumber(), StartedAt: startedAt, Record: blob(a), Made: a,
 	})
@@ -163,7 +168,7 @@ func (m *builder) change(r *busv1.Record, c *busv1.StatusChange) {
 	at := orTime(Time(r.GetAt()), unknownTime)
 	change := Change{At: at, Status: Key(c.GetStatus()), Reason: Text(c.GetReason())}
 	shopID, deliveryID := Key(r.GetShopId()), Key(c.GetDeliveryId())
-	m.changes = append(m.changes, ChangeRow{ShopID: shopID, DeliveryID: deliveryID, Change: change})
+	m.changes = append(m.changes, &ChangeRow{ShopID: shopID, DeliveryID: deliveryID, Change: change})
 	m.merge(State{
 		ShopID: shopID, ID: deliveryID, WebhookID: Key(c.GetWebhookId()),
 		EventID: Key(r.GetEventId()), EventType: Key(r.GetEventType()),
@@ -173,39 +178,33 @@ func (m *builder) change(r *busv1.Record, c *busv1.StatusChange) {
 
 func (m *builder) merge(s State) {
 	k := key{s.ShopID, s.ID}
-	if known := m.deliveries[k]; known != nil {
+	if known := m.deliveryOf[k]; known != nil {
 		*known = known.Merge(s)
 		return
 	}
-	m.deliveries[k] = &s
+	m.deliveryOf[k] = &s
+	m.deliveries = append(m.deliveries, &s)
 }
 
 func (m *builder) rows() Rows {
-	var r Rows
-	r.Events = sorted(m.events, func(a, b EventRow) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.ShopID, b.ShopID))
-	})
-	r.Decisions = make([]DecisionRow, 0, len(m.decisions))
-	for _, row := range m.decisions {
-		r.Decisions = append(r.Decisions, *row)
+	r := Rows{
+		Events: sorted(m.events, func(a, b *EventRow) int {
+			return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.ShopID, b.ShopID))
+		}),
+		Decisions: sorted(m.decisions, func(a, b *DecisionRow) int {
+			return cmp.Or(cmp.Compare(a.EventID, b.EventID), cmp.Compare(a.ShopID, b.ShopID))
+		}),
+		Deliveries: sorted(m.deliveries, func(a, b *State) int {
+			return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.ShopID, b.ShopID))
+		}),
+		Attempts: sorted(m.attempts, func(a, b *AttemptRow) int {
+			return cmp.Or(cmp.Compare(a.DeliveryID, b.DeliveryID), cmp.Compare(a.Number, b.Number),
+				a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ShopID, b.ShopID))
+		}),
+		Changes: sorted(m.changes, func(a, b *ChangeRow) int {
+			return cmp.Or(cmp.Compare(a.DeliveryID, b.DeliveryID), a.Change.compare(b.Change), cmp.Compare(a.ShopID, b.ShopID))
+		}),
 	}
-	r.Decisions = sorted(r.Decisions, func(a, b DecisionRow) int {
-		return cmp.Or(cmp.Compare(a.EventID, b.EventID), cmp.Compare(a.ShopID, b.ShopID))
-	})
-	r.Deliveries = make([]State, 0, len(m.deliveries))
-	for _, row := range m.deliveries {
-		r.Deliveries = append(r.Deliveries, *row)
-	}
-	r.Deliveries = sorted(r.Deliveries, func(a, b State) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.ShopID, b.ShopID))
-	})
-	r.Attempts = sorted(m.attempts, func(a, b AttemptRow) int {
-		return cmp.Or(cmp.Compare(a.DeliveryID, b.DeliveryID), cmp.Compare(a.Number, b.Number),
-			a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ShopID, b.ShopID))
-	})
-	r.Changes = sorted(m.changes, func(a, b ChangeRow) int {
-		return cmp.Or(cmp.Compare(a.DeliveryID, b.DeliveryID), a.Change.compare(b.Change), cmp.Compare(a.ShopID, b.ShopID))
-	})
 	r.Lateness = lateness(r.Deliveries)
 	return r
 }
@@ -221,17 +220,22 @@ func lateness(deliveries []State) []LatenessRow {
 			late[day] = max(late[day], by)
 		}
 	}
-	rows := make([]LatenessRow, 0, len(late))
+	rows := make([]*LatenessRow, 0, len(late))
 	for day, by := range late {
-		rows = append(rows, LatenessRow{day, by})
+		rows = append(rows, &LatenessRow{day, by})
 	}
-	return sorted(rows, func(a, b LatenessRow) int { return a.Day.Compare(b.Day) })
+	return sorted(rows, func(a, b *LatenessRow) int { return a.Day.Compare(b.Day) })
 }
 
-// sorted puts rows in the order of their keys and drops repeats; the first one counts.
-func sorted[T any](rows []T, compare func(a, b T) int) []T {
+// sorted puts rows in the order of their keys and drops repeats; the first one counts. It moves pointers: rows are large.
+func sorted[T any](rows []*T, compare func(a, b *T) int) []T {
 	slices.SortStableFunc(rows, compare)
-	return slices.CompactFunc(rows, func(a, b T) bool { return compare(a, b) == 0 })
+	rows = slices.CompactFunc(rows, func(a, b *T) bool { return compare(a, b) == 0 })
+	all := make([]T, len(rows))
+	for i, row := range rows {
+		all[i] = *row
+	}
+	return all
 }
 
 // unknownTime stands where a record lacks its time: a row must have one.
