@@ -115,6 +115,7 @@ type Health struct {
 	hooks []func(ready bool)
 
 	troubles map[string]string // of rooms that go on, by name
+	useless  map[string]string // why rooms are of no use yet, by name
 }
 
 // Ready says whether every room is ready, and names those that are.
@@ -124,28 +125,43 @@ func (h *Health) Ready() (bool, []string) {
 	return h.ready, append([]string(nil), h.rooms...)
 }
 
-// Troubles are what rooms have trouble with while they go on, a line each.
+// Troubles are which rooms are of no use yet, and what the others have trouble with while they go on, a line each.
 func (h *Health) Troubles() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var lines strings.Builder
-	for _, room := range slices.Sorted(maps.Keys(h.troubles)) {
-		lines.WriteString(room + ": " + h.troubles[room] + "\n")
+	for _, of := range []struct {
+		state string
+		rooms map[string]string
+	}{{"not ready: ", h.useless}, {"", h.troubles}} {
+		for _, room := range slices.Sorted(maps.Keys(of.rooms)) {
+			lines.WriteString(room + ": " + of.state + of.rooms[room] + "\n")
+		}
 	}
 	return lines.String()
 }
 
-func (h *Health) trouble(room, text string) {
+// uselessRooms is how many rooms are of no use yet.
+func (h *Health) uselessRooms() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.useless)
+}
+
+func (h *Health) trouble(room, text string)  { h.say(&h.troubles, room, text) }
+func (h *Health) notReady(room, text string) { h.say(&h.useless, room, text) }
+
+func (h *Health) say(of *map[string]string, room, text string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if text == "" {
-		delete(h.troubles, room)
+		delete(*of, room)
 		return
 	}
-	if h.troubles == nil {
-		h.troubles = map[string]string{}
+	if *of == nil {
+		*of = map[string]string{}
 	}
-	h.troubles[room] = text
+	(*of)[room] = text
 }
 
 func (h *Health) onChange(hook func(bool)) { h.hooks = append(h.hooks, hook) }

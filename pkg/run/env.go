@@ -46,6 +46,9 @@ type Env struct {
 	// Trouble has /readyz say what the room has trouble with while it goes on; an empty text is none any more. The process
 	// stays ready: nobody is helped by sending its work elsewhere. Everybody may read it, so it tells no addresses.
 	Trouble func(text string)
+	// NotReady has /readyz say why the room is of no use yet; an empty text is that it is. The others go on: the process is not
+	// ready only when that is so of all of its rooms. It tells no addresses either.
+	NotReady func(text string)
 
 	local func() (*grpc.ClientConn, error)
 }

@@ -195,6 +195,7 @@ func (p *Process) Run(ctx context.Context) (err error) {
 		own := *env
 		own.Log, own.Tracer = p.Log.With(slog.String("room", room.Name)), tel.Tracer(room.Name)
 		own.Trouble = func(text string) { status.trouble(room.Name, text) }
+		own.NotReady = func(text string) { status.notReady(room.Name, text) }
 		service, err := room.New(&own)
 		if err != nil {
 			return fmt.Errorf("open %s: %w", room.Name, err)
@@ -273,6 +274,9 @@ func (p *Process) handler(env *Env, tel *telemetry.Telemetry, status *Health, ke
 		case !env.Bus.Connected():
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = w.Write([]byte("not ready: the bus cannot be reached\n"))
+		case len(p.Rooms) > 0 && status.uselessRooms() == len(p.Rooms):
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte(status.Troubles()))
 		default:
 			_, _ = w.Write([]byte("ready\n" + status.Troubles()))
 		}

@@ -212,6 +212,28 @@ func TestProcess_TellsOfTroubleAndStaysReady(t *testing.T) {
 	}
 }
 
+func TestProcess_IsNotReadyWhenNoneOfItsRoomsIs(t *testing.T) {
+	t.Parallel()
+	var desk, shelf func(string)
+	room := func(name string, notReady *func(string)) run.Room {
+		return run.Room{Name: name, New: func(env *run.Env) (run.Service, error) { *notReady = env.NotReady; return service(idle), nil }}
+	}
+	at, _, _ := process(t, common(), room("desk", &desk), room("shelf", &shelf))
+	readyz := func(what string, wantCode int, want string) {
+		t.Helper()
+		if code, body := get(t, "http://"+at.HTTP+"/readyz"); code != wantCode || body != want {
+			t.Errorf("GET /readyz with %s: got %d %q, want %d %q", what, code, body, wantCode, want)
+		}
+	}
+	desk("no ink")
+	readyz("one room of no use", http.StatusOK, "ready\ndesk: not ready: no ink\n")
+	shelf("no books")
+	readyz("both of no use", http.StatusServiceUnavailable, "desk: not ready: no ink\nshelf: not ready: no books\n")
+	desk("")
+	shelf("")
+	readyz("both of use", http.StatusOK, "ready\n")
+}
+
 func TestProcess_SaysWhichPortIsTakenAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

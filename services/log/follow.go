@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -27,6 +28,7 @@ func (l *Log) Run(ctx context.Context, ready func()) error {
 	followers, work := errgroup.WithContext(ctx)
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogEvents, how, l.writeEvents) })
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogOutcomes, how, l.writeRecords) })
+	followers.Go(func() error { return l.awaitStore(work) })
 	followers.Go(func() error { l.watchLag(work); return nil })
 	followers.Go(func() error { return l.tails.run(work) })
 	followers.Go(func() error { return l.replays.run(work) })
@@ -38,6 +40,41 @@ func (l *Log) Run(ctx context.Context, ready func()) error {
 	}
 	return err
 }
+
+// awaitStore waits, until ctx ends, for a store that was away when the room was opened. Nobody else waits: what happens is
+// delivered, and kept on the bus. A store that this release must not use ends the room, as it would have at its start.
+func (l *Log) awaitStore(ctx context.Context) error {
+	if l.reach == nil {
+		return nil
+	}
+	since := time.Now()
+	l.env.NotReady("its store could not be reached when it started at " + since.UTC().Format(time.RFC3339) +
+		", its log lines tell why; it tries again, deliveries go on, and what happens waits on the bus")
+	for wait := shortestWait; ; wait = min(2*wait, longestWait) {
+		bound, cancel := context.WithTimeout(ctx, writeTimeout)
+		err := l.reach(bound)
+		cancel()
+		if err == nil {
+			l.env.NotReady("")
+			l.away.over(ctx, opening)
+			return nil
+		}
+		if !errors.Is(err, store.ErrAway) {
+			return err
+		}
+		if ctx.Err() == nil {
+			l.away.noted(ctx, opening, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// opening stands in place of a stream: nothing is asked of the store yet, but that it be there.
+const opening = "none"
 
 func (l *Log) writeEvents(ctx context.Context, batch []bus.Message) error {
 	var b store.Batch

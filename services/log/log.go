@@ -4,6 +4,7 @@ package eventlog
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -91,6 +92,7 @@ type Log struct {
 	trouble  *trouble
 
 	away    away
+	reach   func(context.Context) error // whether the store can be used; nil: it can since the room was opened
 	written *prometheus.CounterVec
 	lag     *prometheus.GaugeVec
 	pending *prometheus.GaugeVec
@@ -99,11 +101,12 @@ type Log struct {
 	size, forgotten prometheus.Gauge
 }
 
-// New makes the room, opens its store and mounts it on the process's gRPC server.
+// New makes the room, opens its store and mounts it on the process's gRPC server. A PostgreSQL that is away now is waited for
+// while the room is at work: see awaitStore.
 func New(cfg Config, env *run.Env) (run.Service, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	st, err := open(ctx, string(cfg.Store))
+	st, reach, err := open(ctx, string(cfg.Store))
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +117,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	troubles := &trouble{tell: env.Trouble}
 	l := &Log{
 		trouble: troubles, away: away{log: env.Log, trouble: func(text string) { troubles.note(troubleStore, text) }},
-		queries: queries{store: st}, cfg: cfg, env: env, webhooks: webhooks, tails: newTails(env),
+		queries: queries{store: st}, reach: reach, cfg: cfg, env: env, webhooks: webhooks, tails: newTails(env),
 		written: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shopbell_log_written_total", Help: "Messages that the log has written, by stream."}, []string{"stream"}),
 		lag:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "shopbell_log_lag_seconds", Help: "Age of the oldest message that the log has not written yet, by stream; 0: there is none."}, []string{"stream"}),
 		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "shopbell_log_pending", Help: "Messages that the log has not written yet, by stream."}, []string{"stream"}),
@@ -133,9 +136,27 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	return l, nil
 }
 
-func open(ctx context.Context, where string) (store.Store, error) {
+// reachTimeout is how long others may wait for a database that does not answer, before the room begins without it.
+const reachTimeout = 5 * time.Second
+
+// open opens the store. reach is nil, or what says whether a store that is away can be used.
+func open(ctx context.Context, where string) (st store.Store, reach func(context.Context) error, err error) {
 	if path, ok := strings.CutPrefix(where, "sqlite:"); ok {
-		return sqlite.Open(ctx, path)
+		st, err = sqlite.Open(ctx, path)
+		return st, nil, err
 	}
-	return postgres.Open(ctx, where)
+	pg, err := postgres.New(where)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	switch err := pg.Reach(ctx); {
+	case err == nil:
+		return pg, nil, nil
+	case errors.Is(err, store.ErrAway):
+		return pg, pg.Reach, nil
+	default:
+		return nil, nil, errors.Join(err, pg.Close())
+	}
 }

@@ -29,24 +29,31 @@ type room struct {
 // startRoom starts the log with its store at path; empty is a new one.
 func startRoom(t *testing.T, path string) *room {
 	t.Helper()
+	if path == "" {
+		path = filepath.Join(t.TempDir(), "log.db")
+	}
+	return startRoomAt(t, "sqlite:"+path, slog.DiscardHandler, func(string) {})
+}
+
+// startRoomAt starts the log with its store there. notReady hears why the room is of no use yet.
+func startRoomAt(t *testing.T, where string, lines slog.Handler, notReady func(string)) *room {
+	t.Helper()
 	b := bustest.New(t)
 	profiles, err := profile.Load(fstest.MapFS{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if path == "" {
-		path = filepath.Join(t.TempDir(), "log.db")
-	}
 	cfg := Defaults()
-	cfg.Store, cfg.Linger = config.Secret("sqlite:"+path), 10*time.Millisecond
+	cfg.Store, cfg.Linger = config.Secret(where), 10*time.Millisecond
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	service, err := New(cfg, &run.Env{
-		Log: slog.New(slog.DiscardHandler), Bus: b, Profiles: profiles, Tracer: noop.NewTracerProvider().Tracer(""),
-		Metrics: prometheus.NewRegistry(), GRPC: grpc.NewServer(), Trouble: func(string) {},
+		Log: slog.New(lines), Bus: b, Profiles: profiles, Tracer: noop.NewTracerProvider().Tracer(""),
+		Metrics: prometheus.NewRegistry(), GRPC: grpc.NewServer(), Trouble: func(string) {}, NotReady: notReady, Stopping: ctx.Done(),
 	})
 	if err != nil {
+		stop()
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var atWork sync.WaitGroup
 	atWork.Go(func() {
 		if err := service.Run(ctx, func() {}); err != nil && ctx.Err() == nil { // a short test ends it while it begins

@@ -4,11 +4,15 @@ package migrate
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io/fs"
 
 	"github.com/pressly/goose/v3"
 )
+
+// ErrNewer says that a newer release has been at the database. It comes wrapped.
+var ErrNewer = errors.New("a newer release wrote it")
 
 // Up runs the migrations that the database lacks, in order, each in a transaction of its own. It returns an error
 // that says what to do when a newer release has been at the database: that one's rows may not be readable, and
@@ -26,8 +30,8 @@ func Up(ctx context.Context, name string, dialect goose.Dialect, db *sql.DB, mig
 	sources := p.ListSources()
 	known := sources[len(sources)-1].Version
 	if has > known {
-		return fmt.Errorf("%s has schema version %d, and this release knows versions up to %d: a newer release wrote it; "+
-			"start that release or a later one, or give this one another database", name, has, known)
+		return fmt.Errorf("%s has schema version %d, and this release knows versions up to %d: %w; "+
+			"start that release or a later one, or give this one another database", name, has, known, ErrNewer)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("bring the schema of %s from version %d to %d: %w", name, has, known, err)

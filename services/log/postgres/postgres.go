@@ -4,8 +4,10 @@ package postgres
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -25,28 +27,69 @@ const migrateLock = 0x73686f7062656c6c
 // Store is a log in a PostgreSQL database. It implements store.Store.
 type Store struct {
 	pool  *pgxpool.Pool
+	name  string
 	parts parts
+
+	migrating sync.Mutex // guards migrated
+	migrated  bool
 }
 
 var _ store.Store = (*Store)(nil)
 
-// Open connects to the database that dsn names and brings its schema up to date; several replicas may do so at once.
-// dsn is a URL or a keyword string as libpq takes it, with pgxpool's own keys such as pool_max_conns. Open returns an
-// error when a newer release has been at the database. Close the store when done.
+// Open is New and Reach.
 func Open(ctx context.Context, dsn string) (*Store, error) {
+	s, err := New(dsn)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Reach(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// New makes a store of the database that dsn names: a URL or a keyword string as libpq takes it, with pgxpool's own keys such
+// as pool_max_conns. It connects when it is used, and its first connection brings the schema up to date; several replicas may
+// do so at once. So the database may be away meanwhile. Close the store when done.
+func New(dsn string) (*Store, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("read the address of the log's PostgreSQL: %w", err)
 	}
-	name := fmt.Sprintf("the log's database %q on %s", config.ConnConfig.Database, config.ConnConfig.Host)
-	if err := migrateUp(ctx, name, config.ConnConfig); err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
+	s := &Store{name: fmt.Sprintf("the log's database %q on %s", config.ConnConfig.Database, config.ConnConfig.Host)}
+	config.AfterConnect = func(ctx context.Context, _ *pgx.Conn) error { return s.migrate(ctx, config.ConnConfig) }
+	// Nothing that is asked of the store gives this context its end.
+	if s.pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", s.name, err)
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", name, err)
+	return s, nil
+}
+
+// Reach returns nil when the database answers and has this release's schema. An error is store.ErrAway when it may be there
+// later without anybody changing this process: it is down, on its way, full, or refuses who we are; and not when a newer
+// release has been at it. It may be called again.
+func (s *Store) Reach(ctx context.Context) error {
+	err := s.pool.Ping(ctx)
+	if err == nil {
+		return nil
 	}
-	return &Store{pool: pool}, nil
+	if !errors.Is(err, migrate.ErrNewer) {
+		err = fmt.Errorf("%w: %w", store.ErrAway, err)
+	}
+	return fmt.Errorf("connect to %s: %w", s.name, err)
+}
+
+// migrate brings the schema up to date, once in this process. ctx is the pool's: whoever waits for a connection may give up
+// meanwhile, and a long migration goes on.
+func (s *Store) migrate(ctx context.Context, config *pgx.ConnConfig) error {
+	s.migrating.Lock()
+	defer s.migrating.Unlock()
+	if s.migrated {
+		return nil
+	}
+	err := migrateUp(ctx, s.name, config)
+	s.migrated = err == nil
+	return err
 }
 
 // migrateUp works outside the pool: the lock belongs to a connection and ends with it, however this process ends.

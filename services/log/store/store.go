@@ -14,6 +14,10 @@ import (
 // ErrNotFound says that the shop has no such thing in the log. It comes wrapped.
 var ErrNotFound = errors.New("not found")
 
+// ErrAway says that the database cannot be used now, and may be usable later without anybody changing this process. It comes
+// wrapped.
+var ErrAway = errors.New("away")
+
 // Store is the log's database. Its methods may be called at once, from many processes where the database is a server.
 //
 // It promises the same for every database; package storetest holds the promises as tests.

@@ -196,6 +196,28 @@ func TestStoreAway_DeliveriesGoOnAndTheLogCatchesUp(t *testing.T) {
 	}
 }
 
+func TestStoreAway_AtStartKeepsNobodyFromWorking(t *testing.T) {
+	t.Parallel()
+	pg := storetest.OwnCluster(t)
+	if err := pg.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	h := open(t, one, settings{"SHOPBELL_LOG_STORE": asURL(pg.DSN("postgres"))})
+	f := h.newFlow(t)
+	f.run(t, "PostgreSQL is away since before the start", 100, time.Second)
+	if r := h.call(t, "GET", f.at+"/deliveries", ""); r.code != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
+		t.Errorf("reading the log meanwhile: got %d %s, want 503 with Retry-After", r.code, r.body)
+	}
+	if !h.wrote(t, "ERROR", "the log's store takes nothing", "connect to the log's database") {
+		t.Error("no line says which database cannot be reached")
+	}
+	if err := pg.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.check(t)
+	h.saysTrouble(t, false)
+}
+
 // asURL is a keyword string of PostgreSQL as a URL.
 func asURL(address string) string {
 	parts := map[string]string{}

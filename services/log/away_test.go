@@ -1,0 +1,98 @@
+package eventlog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"shopbell.dev/pkg/fault"
+	logv1 "shopbell.dev/proto/shopbell/log/v1"
+
+	"shopbell.dev/services/log/storetest"
+)
+
+// lines are what a room logs.
+type lines struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+// has says whether there is a line with all of these.
+func (l *lines) has(parts ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.text.String()) {
+		found := true
+		for _, part := range parts {
+			found = found && strings.Contains(line, part)
+		}
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+func TestLog_StartsWithoutItsStoreAndCatchesUp(t *testing.T) {
+	t.Parallel()
+	pg := storetest.OwnCluster(t)
+	if err := pg.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	var logged lines
+	var why atomic.Value // what /readyz says
+	r := startRoomAt(t, pg.DSN("later"), slog.NewTextHandler(&logged, nil), func(text string) { why.Store(text) })
+	publishRecord(t, r.bus, attempted("shop", "dlv_1", "delivered", 200), "1")
+
+	eventually(t, "the room says why it is of no use", func() bool {
+		text, _ := why.Load().(string)
+		return strings.Contains(text, "its store could not be reached")
+	})
+	eventually(t, "its log line names the database that is down", func() bool {
+		return logged.has("ERROR", "the log's store takes nothing", "connect to the log's database", "later")
+	})
+	_, err := r.GetDelivery(context.Background(), &logv1.GetDeliveryRequest{ShopId: "shop", DeliveryId: "dlv_1"})
+	if f, ok := errors.AsType[*fault.Fault](err); !ok || f.Kind != fault.Unavailable {
+		t.Errorf("reading meanwhile: got %v, want it to be away", err)
+	}
+
+	// It is up, and refuses who we are: the address is still wrong.
+	if err := pg.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.reach(context.Background()); err == nil || !strings.Contains(err.Error(), `database "later" does not exist`) {
+		t.Errorf("a wrong address: got %v, want an error that says what is wrong with it", err)
+	}
+	if err := pg.Exec("CREATE DATABASE later"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what happened meanwhile is in the log", func() bool {
+		d, err := r.GetDelivery(context.Background(), &logv1.GetDeliveryRequest{ShopId: "shop", DeliveryId: "dlv_1"})
+		return err == nil && d.GetStatus() == "delivered"
+	})
+	eventually(t, "the room says that it is of use", func() bool { return why.Load() == "" && logged.has("takes what happens again") })
+}
+
+func TestNew_RefusesAStoreThatIsNone(t *testing.T) {
+	t.Parallel()
+	for where, want := range map[string]string{
+		"postgres://shopbell:secret@[::1/log":                       "read the address of the log's PostgreSQL",
+		"sqlite:" + filepath.Join("/dev/null", "not-a-folder", "x"): "create log file",
+	} {
+		if _, _, err := open(context.Background(), where); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got error %v, want one that says %q and not the password", where, err, want)
+		}
+	}
+}
