@@ -171,13 +171,16 @@ func (b *Bus) Floor(ctx context.Context, consumer string) (uint64, error) {
 	return 0, fmt.Errorf("consumer %s is not in the contract", consumer)
 }
 
-// Overhear calls heard for every message that is published to a subject from now on, until ctx ends. It is a hint and no
-// more: what is published while the bus is away is not heard, and what is heard may not be stored yet.
-func (b *Bus) Overhear(ctx context.Context, subject string, heard func(subject string, header nats.Header)) error {
+// Overhear calls heard for every message that is published to a subject from now on, until ctx ends; open is called
+// when it listens. It is a hint and no more: what is published while the bus is away is not heard, and what is heard may not be
+// stored yet.
+func (b *Bus) Overhear(ctx context.Context, subject string, open func(), heard func(subject string, header nats.Header)) error {
 	sub, err := b.conn.Subscribe(subject, func(m *nats.Msg) { heard(m.Subject, m.Header) })
 	if err != nil {
 		return fmt.Errorf("overhear %s: %w", subject, err)
 	}
+	_ = b.conn.FlushTimeout(readTimeout) // of a connection that is gone: it listens when it is back
+	open()
 	<-ctx.Done()
 	_ = sub.Unsubscribe() // of a connection that is gone
 	return nil

@@ -87,12 +87,12 @@ func Streams(o Options) []jetstream.StreamConfig {
 		{
 			Name:        Held,
 			Description: "deliveries that wait until their webhook's lane takes them",
-			Subjects:    []string{"held.*", "tries.*.*"},
+			Subjects:    []string{HeldSubjects, "tries.*.*", AllCancelSubjects},
 			Retention:   jetstream.LimitsPolicy,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
 			Duplicates:  2 * time.Minute,
-			AllowRollup: true, // of tries, each replaces the one before it
+			AllowRollup: true, // of tries and wishes, each replaces the one before it
 			AllowDirect: true,
 		},
 		{

@@ -104,6 +104,7 @@ func messages() []named {
 		{"a timer in the place of another: the delivery is cancelled", cancelled.InsteadOf(42, at.Add(time.Minute))},
 		{"a delivery that is held", d.Hold(42)},
 		{"a delivery in order", inOrder.Hold(0)},
+		{"a held delivery that is cancelled", cancelled.CancelHeld()},
 		{"what was tried with a held delivery", contract.TriesMessage("wh_1", "dlv_1", []byte("tries"))},
 		{"what is held is sent", send.Message()},
 		{"what is held is discarded", discard.Message()},

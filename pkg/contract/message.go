@@ -163,6 +163,15 @@ func (d *Delivery) Hold(from uint64) *nats.Msg {
 	return d.message(HeldSubject(d.WebhookID), fmt.Sprintf("%s/held/%d/%d", d.ID, from, d.Attempt))
 }
 
+// CancelHeld makes the message that has the delivery cancelled where it is held; Cancel says why. It replaces the one before
+// it, and has no id: what was asked once and found nothing may be asked again.
+func (d *Delivery) CancelHeld() *nats.Msg {
+	m := d.message(CancelSubject(d.WebhookID, d.ID), "")
+	delete(m.Header, jetstream.MsgIDHeader)
+	m.Header[jetstream.MsgRollup], m.Data = []string{jetstream.MsgRollupSubject}, nil
+	return m
+}
+
 func (d *Delivery) message(subject, id string) *nats.Msg {
 	f := make(fields, 0, fieldsRoom)
 	d.addTo(&f)

@@ -114,7 +114,22 @@ func HeldSubject(webhookID string) string { return "held." + webhookID }
 const HeldSubjects = "held.*"
 
 // WebhookOfHeld is the webhook of what lies on a subject in HELD.
-func WebhookOfHeld(subject string) string { return strings.TrimPrefix(subject, "held.") }
+func WebhookOfHeld(subject string) string {
+	_, rest, _ := strings.Cut(subject, ".")
+	webhookID, _, _ := strings.Cut(rest, ".")
+	return webhookID
+}
+
+// CancelSubject is where the wish lies that a held delivery be cancelled.
+func CancelSubject(webhookID, deliveryID string) string {
+	return "cancels." + webhookID + "." + deliveryID
+}
+
+// CancelSubjects is where all such wishes lie of a webhook's held deliveries.
+func CancelSubjects(webhookID string) string { return "cancels." + webhookID + ".*" }
+
+// AllCancelSubjects is where all of them lie.
+const AllCancelSubjects = "cancels.*.*"
 
 // TriesSubject is where it lies what was tried with a held delivery.
 func TriesSubject(webhookID, deliveryID string) string {
@@ -169,7 +184,7 @@ func ParseOutcomeSubject(subject string) (shop, webhookID string, ok bool) {
 func ShopOutcomeSubjects(shop string) string { return "outcomes." + shopToken(shop) + ".>" }
 
 // WaitingSubjects is where everything lies that is on its way to webhooks or waits to be, of all shops.
-func WaitingSubjects() []string { return []string{"deliveries.>", "later.>"} }
+func WaitingSubjects() []string { return []string{"deliveries.>", "bulk.>", "later.>"} }
 
 // SwitchSubject is where the wish lies that a webhook be switched off.
 func SwitchSubject(shop, webhookID string) string { return OutcomeSubject(shop, webhookID) + ".switch" }

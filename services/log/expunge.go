@@ -91,7 +91,7 @@ func (x *expunger) places() []place {
 	return []place{
 		{contract.Events, []string{contract.ShopEventSubjects(x.shop)}, true},
 		{contract.Deliveries, contract.WaitingSubjects(), false},
-		{contract.Held, []string{contract.HeldSubjects}, false},
+		{contract.Held, []string{contract.HeldSubjects, contract.AllCancelSubjects}, false},
 		{contract.Outcomes, []string{contract.ShopOutcomeSubjects(x.shop)}, true},
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"shopbell.dev/pkg/rpc"
 	"shopbell.dev/pkg/webhook"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 
 	"shopbell.dev/services/log/store"
 )
@@ -76,7 +77,7 @@ func (l *Log) again(ctx context.Context, known *store.Delivery, a asking) (*nats
 // CancelDelivery cancels a delivery that waits for its time: its timer is replaced by one that is due now and has the
 // sender record the end. So nothing is lost whoever dies: either the old timer is there, or the new one, and never both.
 // After a kill -9 of its server the bus may bring back the message of a timer that was replaced. Such a message never
-// fires: what was cancelled stays so.
+// fires: what was cancelled stays so. One that is held is cancelled by the sender that owns its lane, who is asked to.
 func (l *Log) CancelDelivery(ctx context.Context, req *logv1.CancelDeliveryRequest) (*logv1.CancelDeliveryResponse, error) {
 	known, err := l.known(ctx, req.GetShopId(), req.GetDeliveryId())
 	if err != nil {
@@ -88,17 +89,25 @@ func (l *Log) CancelDelivery(ctx context.Context, req *logv1.CancelDeliveryReque
 		return nil, err
 	}
 	now := time.Now()
+	cancel := oneLine("cancelled by hand" + because(", by ", asker(ctx)) + because(": ", req.GetReason()))
 	switch status := known.Delivery.GetStatus(); {
 	case t == nil && status == "cancelled":
 		return done, nil
-	case t == nil && status == "held":
-		return nil, fault.New(fault.Precondition, "the delivery is held until its webhook is well or switched on again; what is held is discarded with …/webhooks/%s:enable and {\"held\": \"discard\"}", known.Delivery.GetWebhookId())
 	case t == nil && (status == "delivered" || status == "failed"):
 		return nil, fault.New(fault.Precondition, "the delivery is %s: nothing of it waits that could be cancelled", status)
-	case t == nil || t.fires(now):
+	case t == nil:
+		kept, err := l.held(ctx, known.Delivery)
+		if err != nil {
+			return nil, err
+		}
+		if !kept {
+			return nil, errOnItsWay
+		}
+		return done, l.ask(ctx, heldOf(known.Delivery, cancel).CancelHeld())
+	case t.fires(now):
 		return nil, errOnItsWay
 	}
-	t.Cancel = oneLine("cancelled by hand" + because(", by ", asker(ctx)) + because(": ", req.GetReason()))
+	t.Cancel = cancel
 	m := t.InsteadOf(t.sequence, now)
 	bus.Inject(ctx, m)
 	switch err := l.env.Bus.Publish(ctx, m); {
@@ -108,6 +117,27 @@ func (l *Log) CancelDelivery(ctx context.Context, req *logv1.CancelDeliveryReque
 		return nil, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
 	}
 	return done, nil
+}
+
+// held says whether a delivery that waits for no time lies in HELD: all that wait for a webhook in order do, whatever their status.
+func (l *Log) held(ctx context.Context, d *shopbellv1.Delivery) (bool, error) {
+	if d.GetStatus() == "held" {
+		return true, nil
+	}
+	w, err := l.webhooks.Fetch(ctx, d.GetShopId(), d.GetWebhookId())
+	if err != nil {
+		return false, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
+	}
+	return w != nil && w.Policy.IsOrdered(), nil
+}
+
+// heldOf is as much of a held delivery as its lane's owner must know to cancel it.
+func heldOf(d *shopbellv1.Delivery, cancel string) *contract.Delivery {
+	matched := d.GetCreatedAt().AsTime()
+	return &contract.Delivery{
+		Event: contract.Event{ShopID: d.GetShopId(), ID: d.GetEventId(), Type: d.GetEventType(), AcceptedAt: matched},
+		ID:    d.GetId(), WebhookID: d.GetWebhookId(), MatchedAt: matched, Attempt: int(d.GetAttemptsMade()) + 1, Cancel: cancel,
+	}
 }
 
 var errOnItsWay = fault.New(fault.Precondition, "the delivery's time has come: it is on its way, and can no longer be cancelled; read it in a moment to see what came of it")

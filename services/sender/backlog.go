@@ -36,6 +36,7 @@ type backlog struct {
 
 	next    uint64 // sequence in HELD to read on from
 	unread  bool   // there may be more
+	wishes  bool   // somebody may have asked for what is held to be cancelled
 	floor   uint64 // up to here every event was matched, and what is held of them has been read
 	noted   map[string]tries
 	loaded  bool // noted has been read
@@ -64,6 +65,7 @@ type waiting struct {
 	tries    tries
 	j        *job // nil: its payload is not in memory
 	line     *line
+	cancel   string // its attempt, which is under way, is the last
 }
 
 const (
@@ -82,7 +84,7 @@ const (
 func newBacklog(s *Sender, shop, webhookID string) *backlog {
 	return &backlog{
 		s: s, shop: shop, webhookID: webhookID, woken: make(chan struct{}, 1), lines: map[string]*line{}, noted: map[string]tries{},
-		next: 1, unread: true, allow: 1, resting: map[*line]*time.Timer{},
+		next: 1, unread: true, wishes: true, allow: 1, resting: map[*line]*time.Timer{},
 	}
 }
 
@@ -168,6 +170,9 @@ func (b *backlog) step(ctx context.Context, e entry) (wait time.Duration, more b
 		if w, err = b.s.webhooks.Fetch(ctx, b.shop, b.webhookID); err != nil {
 			return 0, true, err
 		}
+	}
+	if err := b.grant(ctx); err != nil {
+		return 0, true, err
 	}
 	b.mu.Lock()
 	b.ends = b.ends || w == nil || w.Off() != ""
@@ -543,6 +548,7 @@ func (b *backlog) finished(ctx context.Context, j *job, r result, err error) {
 	b.mu.Lock()
 	defer b.wake()
 	defer b.mu.Unlock()
+	b.wishes = b.wishes || h.cancel != "" // the wish can go, and the delivery too if it is still held
 	if b.judge(j, r) {
 		// What has failed before and waits for its time is called back, here and with the other senders.
 		b.s.holder.put(b.s.lanes.unwell(hold{why: r.why, broken: true, rest: r.rest, shop: b.shop, webhookID: b.webhookID}))
@@ -587,8 +593,8 @@ func (b *backlog) judge(j *job, r result) (unwell bool) {
 
 // backlogs are the lanes that are ours.
 type backlogs struct {
-	ctx   context.Context        // ends when no more is to be begun
-	after func(webhookID string) // called when one is at its end
+	ctx   context.Context // ends when no more is to be begun
+	after func(*backlog)  // called when one is at its end
 
 	mu  sync.Mutex // guards all
 	all map[string]*backlog
@@ -620,6 +626,6 @@ func (bs *backlogs) begin(b *backlog) {
 		bs.mu.Lock()
 		delete(bs.all, b.webhookID)
 		bs.mu.Unlock()
-		bs.after(b.webhookID)
+		bs.after(b)
 	})
 }

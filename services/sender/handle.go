@@ -293,6 +293,12 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	if v.status != retrying && v.status != held {
 		return nil, nil
 	}
+	if j.from != nil {
+		if why := j.from.unwanted(j.held); why != "" {
+			m, err := changeMessage(&j.d, cancelled, why)
+			return []*nats.Msg{m}, err
+		}
+	}
 	next := j.d
 	next.Attempt++
 	next.AskedBy, next.Replay = "", "" // they asked for this one

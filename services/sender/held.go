@@ -264,6 +264,13 @@ func (s *Sender) discardOutlived(ctx context.Context, webhookID string) error {
 // discard cancels what is held for a webhook, in its order, for as long as which says so. Whoever is killed meanwhile is
 // followed by another, who goes on with what is left.
 func (s *Sender) discard(ctx context.Context, webhookID, reason string, which func(bus.Stored) bool) error {
+	tried := map[string]bool{}
+	if err := s.eachHeld(ctx, contract.TriesSubjects(webhookID), func(raw bus.Stored) (bool, error) {
+		tried[contract.DeliveryOfTries(raw.Subject)] = true
+		return true, nil
+	}); err != nil {
+		return err
+	}
 	for next, more := uint64(1), true; more; {
 		var batch []bus.Stored
 		var err error
@@ -271,6 +278,7 @@ func (s *Sender) discard(ctx context.Context, webhookID, reason string, which fu
 			return err
 		}
 		var msgs []*nats.Msg
+		var ends []string // deliveries
 		for i, raw := range batch {
 			if next = raw.Sequence + 1; !which(raw) {
 				batch, more = batch[:i], false
@@ -286,13 +294,21 @@ func (s *Sender) discard(ctx context.Context, webhookID, reason string, which fu
 				return err
 			}
 			bus.Inject(bus.Extract(ctx, raw.Header), m)
-			msgs = append(msgs, m)
+			msgs, ends = append(msgs, m), append(ends, d.ID)
 		}
 		if err := s.env.Bus.Publish(ctx, msgs...); err != nil {
 			return err
 		}
 		for _, raw := range batch {
 			if err := s.env.Bus.Remove(ctx, contract.Held, raw.Sequence); err != nil {
+				return err
+			}
+		}
+		for _, id := range ends {
+			if !tried[id] {
+				continue
+			}
+			if _, err := s.env.Bus.RemoveAll(ctx, contract.Held, contract.TriesSubject(webhookID, id)); err != nil {
 				return err
 			}
 		}

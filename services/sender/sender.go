@@ -183,16 +183,31 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	s.lanes.run = func(j *job) { s.pool.run(hard, j) }
-	s.backlogs.ctx, s.backlogs.after = work, func(webhookID string) { s.lookBehind(hard, webhookID) }
+	s.backlogs.ctx, s.backlogs.after = work, func(b *backlog) {
+		if b.unheard() && work.Err() == nil {
+			s.keep(hard, hold{why: isCancelled, shop: b.shop, webhookID: b.webhookID})
+		}
+		s.lookBehind(hard, b.webhookID)
+	}
 	holderEnds, holderGone := make(chan struct{}), make(chan struct{})
 	go func() { defer close(holderGone); s.holder.run(hard, holderEnds) }()
-	var side sync.WaitGroup
+	var side, listening sync.WaitGroup
 	side.Go(func() { s.register.beat(work) })
-	side.Go(func() { s.sweep(work) })
+	listen := func(subjects string, heard func(ctx context.Context, subject string, h nats.Header)) {
+		listening.Add(1)
+		opened := sync.OnceFunc(listening.Done)
+		side.Go(func() {
+			defer opened()
+			if err := s.env.Bus.Overhear(work, subjects, opened, func(subject string, h nats.Header) { heard(work, subject, h) }); err != nil {
+				s.env.Log.WarnContext(work, "what is held waits for the sweeper", slog.String("subjects", subjects), slog.Any("error", err))
+			}
+		})
+	}
+	listen(contract.HeldSubjects, s.heard)
+	listen(contract.AllCancelSubjects, s.heardWish)
 	side.Go(func() {
-		if err := s.env.Bus.Overhear(work, contract.HeldSubjects, func(subject string, h nats.Header) { s.heard(work, subject, h) }); err != nil {
-			s.env.Log.WarnContext(work, "deliveries that are sent in order wait for the sweeper", slog.Any("error", err))
-		}
+		listening.Wait() // what was published before is found by sweeping
+		s.sweep(work)
 	})
 	side.Go(func() {
 		<-work.Done()

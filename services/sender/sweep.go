@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -40,6 +41,42 @@ func (s *Sender) heard(ctx context.Context, subject string, h nats.Header) {
 	}
 	s.aside(ctx, func() { s.keep(ctx, hold{why: inOrder, shop: shop, webhookID: webhookID}) })
 }
+
+// heardWish is told that somebody asks for a held delivery to be cancelled: its lane's owner does it, and a lane without one
+// finds one for that.
+func (s *Sender) heardWish(ctx context.Context, subject string, h nats.Header) {
+	webhookID, shop := contract.WebhookOfHeld(subject), contract.ShopOf(h)
+	if _, held := s.register.lane(webhookID); held && s.backlogs.get(webhookID) == nil {
+		return // another's
+	}
+	s.aside(ctx, func() {
+		if !s.stored(ctx, subject) {
+			return // the sweeper finds it
+		}
+		if b := s.backlogs.get(webhookID); b != nil {
+			b.wished()
+			return
+		}
+		s.keep(ctx, hold{why: isCancelled, shop: shop, webhookID: webhookID})
+	})
+}
+
+// stored waits a moment until what was heard of is in HELD.
+func (s *Sender) stored(ctx context.Context, subject string) bool {
+	for range 20 {
+		if at, err := s.env.Bus.Last(ctx, contract.Held, subject); err != nil || at > 0 {
+			return err == nil
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return false
+}
+
+const isCancelled = "a held delivery is cancelled"
 
 const (
 	sweepEvery = 5 * time.Second
@@ -135,7 +172,26 @@ func (s *Sender) findOwners(ctx context.Context) (all bool, err error) {
 		}
 		all = all && looked
 	}
-	return all, nil
+	return all, s.findGranters(ctx, stream)
+}
+
+// findGranters finds owners for lanes of which somebody asks for a held delivery to be cancelled, and was not heard.
+func (s *Sender) findGranters(ctx context.Context, heldStream jetstream.Stream) error {
+	info, err := heldStream.Info(ctx, jetstream.WithSubjectFilter(contract.AllCancelSubjects))
+	if err != nil {
+		return err
+	}
+	for subject := range info.State.Subjects {
+		m, err := heldStream.GetLastMsgForSubject(ctx, subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.heardWish(ctx, subject, m.Header)
+	}
+	return nil
 }
 
 // findOwner finds an owner for what is held for a webhook, if it is to be sent. Looked is false when it has not been held

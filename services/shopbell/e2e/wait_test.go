@@ -109,3 +109,34 @@ func TestResend_GoesToADisabledWebhookWhenToldSo(t *testing.T) {
 		}
 	})
 }
+
+func TestHeld_OneAloneIsCancelledOrSentByHand(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, h *house) {
+		r := newReceiver(t)
+		w, ids := publishHeld(t, h, r, "/held", 2)
+		r.answer("/held", answer{})
+		at := make([]string, len(ids))
+		for i, id := range ids {
+			at[i] = "/v1/shops/blomster/deliveries/" + h.awaitEvent(t, "blomster", id, allAre("held", 1)).Story.Deliveries[0].ID
+		}
+		get[struct{}](t, h, "POST", at[1]+":cancel", `{"reason": "not needed"}`)
+		h.awaitEvent(t, "blomster", ids[1], allAre("cancelled", 1)).Story.says(t, "held for", "cancelled for", "cancelled by hand", "not needed")
+		if a := h.call(t, "POST", at[2]+":resend", `{}`); a.code != http.StatusBadRequest || !strings.Contains(string(a.body), "even_if_disabled") {
+			t.Errorf("resend to a webhook that is off: got %d %s, want 400 that says how", a.code, a.body)
+		}
+		get[struct{}](t, h, "POST", at[2]+":resend", `{"even_if_disabled": true}`)
+		h.awaitEvent(t, "blomster", ids[2], allAre("delivered", 1)).Story.says(t, "held for", "by hand", "delivered")
+		h.awaitEvent(t, "blomster", ids[0], allAre("held", 1))
+
+		get[webhook](t, h, "POST", "/v1/shops/blomster/webhooks/"+w.ID+":enable", `{"held": "send"}`)
+		h.awaitEvent(t, "blomster", ids[0], allAre("delivered", 1))
+		h.awaitEvent(t, "blomster", ids[1], allAre("cancelled", 1))
+		for _, got := range r.at("/held") {
+			if strings.HasSuffix(at[1], "/"+got.id()) {
+				t.Error("what was cancelled was sent when the webhook was switched on")
+			}
+		}
+		get[struct{}](t, h, "POST", at[1]+":resend", `{}`)
+		h.awaitEvent(t, "blomster", ids[1], allAre("delivered", 1))
+	})
+}

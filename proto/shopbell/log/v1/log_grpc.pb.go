@@ -63,9 +63,11 @@ type LogServiceClient interface {
 	// Errors: NOT_FOUND; FAILED_PRECONDITION for a webhook that is off (see even_if_disabled) or deleted, and for a
 	// delivery whose body the log does not have.
 	ResendDelivery(ctx context.Context, in *ResendDeliveryRequest, opts ...grpc.CallOption) (*ResendDeliveryResponse, error)
-	// CancelDelivery cancels a delivery that waits for its time ("delayed", "retrying"). It can be sent again later. One
-	// that is cancelled already stays as it is. Errors: NOT_FOUND; FAILED_PRECONDITION for one that does not wait, or
-	// whose time has come: it is on its way.
+	// CancelDelivery cancels a delivery that waits: for its time ("delayed", "retrying"), or until its receiver takes it or its
+	// webhook is switched on ("held", and any that waits for its turn in order). It can be sent again later. One that is
+	// cancelled already stays as it is. One that is held is cancelled a moment after the answer; an attempt of it that is under
+	// way is not cut off, and if that delivers it, it is delivered. Errors: NOT_FOUND; FAILED_PRECONDITION for one that does not
+	// wait, or whose time has come: it is on its way.
 	CancelDelivery(ctx context.Context, in *CancelDeliveryRequest, opts ...grpc.CallOption) (*CancelDeliveryResponse, error)
 	// GetWebhookStats counts what was delivered to a webhook, by day or hour: how much, with what success, which errors,
 	// how fast.
@@ -264,9 +266,11 @@ type LogServiceServer interface {
 	// Errors: NOT_FOUND; FAILED_PRECONDITION for a webhook that is off (see even_if_disabled) or deleted, and for a
 	// delivery whose body the log does not have.
 	ResendDelivery(context.Context, *ResendDeliveryRequest) (*ResendDeliveryResponse, error)
-	// CancelDelivery cancels a delivery that waits for its time ("delayed", "retrying"). It can be sent again later. One
-	// that is cancelled already stays as it is. Errors: NOT_FOUND; FAILED_PRECONDITION for one that does not wait, or
-	// whose time has come: it is on its way.
+	// CancelDelivery cancels a delivery that waits: for its time ("delayed", "retrying"), or until its receiver takes it or its
+	// webhook is switched on ("held", and any that waits for its turn in order). It can be sent again later. One that is
+	// cancelled already stays as it is. One that is held is cancelled a moment after the answer; an attempt of it that is under
+	// way is not cut off, and if that delivers it, it is delivered. Errors: NOT_FOUND; FAILED_PRECONDITION for one that does not
+	// wait, or whose time has come: it is on its way.
 	CancelDelivery(context.Context, *CancelDeliveryRequest) (*CancelDeliveryResponse, error)
 	// GetWebhookStats counts what was delivered to a webhook, by day or hour: how much, with what success, which errors,
 	// how fast.
