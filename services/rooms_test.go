@@ -20,6 +20,7 @@ var levels = [][]string{
 	{"contract", "address", "config"},
 	{"event", "notice", "profile", "bus"},
 	{"bus/bustest"}, // for tests alone
+	{"record"},
 	{"shop", "webhook", "key"},
 	{"rpc"},
 	{"run"},

@@ -15,6 +15,7 @@ const (
 	hdrShop    = "Shopbell-Shop"
 	hdrWebhook = "Shopbell-Webhook"
 	hdrRelease = "Shopbell-Release"
+	hdrRecords = "Shopbell-Records"
 
 	hdrSchedule       = "Nats-Schedule"
 	hdrScheduleTarget = "Nats-Schedule-Target"
@@ -334,6 +335,19 @@ func get(h nats.Header, name string) string {
 func RecordMessage(shop, webhookID string, record []byte, id string) *nats.Msg {
 	return &nats.Msg{Subject: OutcomeSubject(shop, webhookID), Data: record, Header: nats.Header{jetstream.MsgIDHeader: {id}}}
 }
+
+// RecordsMessage makes the message of several records, which may be of several shops (empty) and webhooks (empty). Its id
+// is of no repeat but that of this very message.
+func RecordsMessage(shop, webhookID string, records []byte, count int, id string) *nats.Msg {
+	m := RecordMessage(shop, webhookID, records, id)
+	if m.Header[hdrRecords] = []string{strconv.Itoa(count)}; shop == "" {
+		m.Subject = SharedOutcomes
+	}
+	return m
+}
+
+// IsRecords says whether a message of OUTCOMES holds several records.
+func IsRecords(h nats.Header) bool { return get(h, hdrRecords) != "" }
 
 // ShopOf is the shop that a message speaks of.
 func ShopOf(h nats.Header) string {

@@ -164,10 +164,13 @@ func OutcomeSubject(shop, webhookID string) string {
 	return "outcomes." + shopToken(shop) + "." + webhookID
 }
 
+// SharedOutcomes is where records of several shops lie that were written together. No shop has this name.
+const SharedOutcomes = "outcomes.$._"
+
 // OutcomeSubjects is where all records lie.
 const OutcomeSubjects = "outcomes.*.*"
 
-// ParseOutcomeSubject takes a record's subject apart; webhookID is empty where it speaks of no webhook alone.
+// ParseOutcomeSubject takes a record's subject apart; shop and webhookID are empty where it speaks of no shop or webhook alone.
 func ParseOutcomeSubject(subject string) (shop, webhookID string, ok bool) {
 	rest, ok := strings.CutPrefix(subject, "outcomes.")
 	token, webhookID, cut := strings.Cut(rest, ".")
@@ -177,10 +180,13 @@ func ParseOutcomeSubject(subject string) (shop, webhookID string, ok bool) {
 	if webhookID == "_" {
 		webhookID = ""
 	}
+	if subject == SharedOutcomes {
+		return "", "", true
+	}
 	return shopOf(token), webhookID, true
 }
 
-// ShopOutcomeSubjects is where all records of a shop lie, and all wishes that its webhooks be switched off.
+// ShopOutcomeSubjects is where all records of a shop lie but those that were written together with others', and all wishes that its webhooks be switched off.
 func ShopOutcomeSubjects(shop string) string { return "outcomes." + shopToken(shop) + ".>" }
 
 // WaitingSubjects is where everything lies that is on its way to webhooks or waits to be, of all shops.

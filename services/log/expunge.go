@@ -14,6 +14,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/rpc"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
@@ -93,6 +94,7 @@ func (x *expunger) places() []place {
 		{contract.Deliveries, contract.WaitingSubjects(), false},
 		{contract.Held, []string{contract.HeldSubjects, contract.AllCancelSubjects}, false},
 		{contract.Outcomes, []string{contract.ShopOutcomeSubjects(x.shop)}, true},
+		{contract.Outcomes, []string{contract.SharedOutcomes}, false},
 	}
 }
 
@@ -107,11 +109,14 @@ func (x *expunger) find(ctx context.Context, text string) error {
 		found[id] = true
 	}
 	for _, p := range x.places() {
-		if err := x.each(ctx, p, func(_ jetstream.Stream, eventID string, m bus.Stored) error {
-			if eventID != "" && needle.In(m.Data) {
-				found[eventID] = true
+		if err := x.each(ctx, p, func(_ jetstream.Stream, m bus.Stored) error {
+			parts, err := partsOf(p.stream, m)
+			for _, part := range parts {
+				if part.shop == x.shop && part.eventID != "" && needle.In(part.data) {
+					found[part.eventID] = true
+				}
 			}
-			return nil
+			return err
 		}); err != nil {
 			return err
 		}
@@ -133,17 +138,7 @@ func (x *expunger) remove(ctx context.Context) (again string, err error) {
 		if p.own && x.these.All {
 			err = x.purge(ctx, p)
 		} else {
-			err = x.each(ctx, p, func(stream jetstream.Stream, eventID string, m bus.Stored) error {
-				if !x.these.All && !wanted[eventID] {
-					return nil
-				}
-				// Its place on the disk is overwritten.
-				if err := stream.SecureDeleteMsg(ctx, m.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-					return err
-				}
-				x.removed[p.stream]++
-				return nil
-			})
+			err = x.each(ctx, p, func(stream jetstream.Stream, m bus.Stored) error { return x.removeFrom(ctx, p, stream, m, wanted) })
 		}
 		if err != nil {
 			return "", fault.Away(2*time.Second, "the bus did not remove everything from %s; call it again: %w", p.stream, err)
@@ -170,14 +165,46 @@ func (x *expunger) remove(ctx context.Context) (again string, err error) {
 	return again, err
 }
 
+// removeFrom removes a message, or has one in its place that holds what is not to be removed.
+func (x *expunger) removeFrom(ctx context.Context, p place, stream jetstream.Stream, m bus.Stored, wanted map[string]bool) error {
+	parts, err := partsOf(p.stream, m)
+	if err != nil {
+		return err
+	}
+	var rest []*busv1.Record
+	for _, part := range parts {
+		if part.shop != x.shop || !x.these.All && !wanted[part.eventID] {
+			rest = append(rest, part.record)
+		}
+	}
+	if len(rest) == len(parts) {
+		return nil
+	}
+	if len(rest) > 0 { // it is of OUTCOMES: whoever dies here leaves records there twice, which count once
+		msgs, err := record.Messages(rest...)
+		if err != nil {
+			return err
+		}
+		if err := x.l.env.Bus.Publish(ctx, msgs...); err != nil {
+			return err
+		}
+	}
+	// Its place on the disk is overwritten.
+	if err := stream.SecureDeleteMsg(ctx, m.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return err
+	}
+	x.removed[p.stream]++
+	return nil
+}
+
 // How much of the bus is read at once.
 const (
 	listAtOnce = 500
 	listBytes  = 8 << 20
 )
 
-// each reads the shop's messages that lie in a place now.
-func (x *expunger) each(ctx context.Context, p place, do func(stream jetstream.Stream, eventID string, m bus.Stored) error) error {
+// each reads the messages that lie in a place now.
+func (x *expunger) each(ctx context.Context, p place, do func(stream jetstream.Stream, m bus.Stored) error) error {
 	stream, err := x.l.env.Bus.Stream(ctx, p.stream)
 	if err != nil {
 		return err
@@ -191,10 +218,8 @@ func (x *expunger) each(ctx context.Context, p place, do func(stream jetstream.S
 			}
 			for _, m := range batch {
 				next = m.Sequence + 1
-				if shop, eventID := whose(p.stream, m); shop == x.shop {
-					if err := do(stream, eventID, m); err != nil {
-						return err
-					}
+				if err := do(stream, m); err != nil {
+					return err
 				}
 			}
 		}
@@ -202,20 +227,35 @@ func (x *expunger) each(ctx context.Context, p place, do func(stream jetstream.S
 	return nil
 }
 
-// whose says which shop and event a message belongs to. What cannot be read belongs to nobody.
-func whose(stream string, m bus.Stored) (shop, eventID string) {
+// part is what a message holds of one event.
+type part struct {
+	shop, eventID string
+	data          []byte
+	record        *busv1.Record // of OUTCOMES
+}
+
+// partsOf takes a message apart. What cannot be read, and what names no event, has no parts.
+func partsOf(stream string, m bus.Stored) ([]part, error) {
 	if stream != contract.Outcomes {
 		e, _ := contract.ParseEvent(m.Header, m.Data) // what it could read
-		return e.ShopID, e.ID
+		return []part{{shop: e.ShopID, eventID: e.ID, data: m.Data}}, nil
 	}
 	if contract.IsSwitch(m.Subject) {
-		return "", "" // it names a webhook alone
+		return nil, nil // it names a webhook alone
 	}
-	r := &busv1.Record{}
-	if err := proto.Unmarshal(m.Data, r); err != nil {
-		return "", ""
+	records, err := record.Read(m.Header, m.Data)
+	if err != nil {
+		return nil, nil //nolint:nilerr // the log leaves it out, too
 	}
-	return r.GetShopId(), r.GetEventId()
+	parts := make([]part, len(records))
+	for i, r := range records {
+		data, err := proto.Marshal(r)
+		if err != nil {
+			return nil, err
+		}
+		parts[i] = part{r.GetShopId(), r.GetEventId(), data, r}
+	}
+	return parts, nil
 }
 
 // purge removes everything under the shop's own subjects at once.

@@ -5,16 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/telemetry"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -78,32 +79,44 @@ const opening = "none"
 
 func (l *Log) writeEvents(ctx context.Context, batch []bus.Message) error {
 	var b store.Batch
+	var traces []context.Context
 	for _, m := range batch {
 		e, err := contract.ParseEvent(m.Headers(), m.Data())
 		if err != nil {
 			l.leaveOut(ctx, m, err)
 			continue
 		}
+		tracing := bus.Extract(ctx, m.Headers())
+		traces = append(traces, tracing)
 		b.Events = append(b.Events, &shopbellv1.Event{
 			ShopId: e.ShopID, Id: e.ID, Type: e.Type, Action: e.Action, OccurredAt: e.OccurredAt, Environment: e.Environment, Key: e.Key,
 			ContentType: e.ContentType, AcceptedAt: timestamppb.New(e.AcceptedAt), AcceptedBy: e.AcceptedBy, Content: &shopbellv1.Event_Data{Data: e.Data},
-			TraceId: telemetry.TraceID(bus.Extract(ctx, m.Headers())),
+			TraceId: telemetry.TraceID(tracing),
 		})
 	}
-	return l.write(ctx, contract.Events, batch, b)
+	return l.write(ctx, contract.Events, b, traces)
 }
 
 func (l *Log) writeRecords(ctx context.Context, batch []bus.Message) error {
-	var b store.Batch
+	var records []*busv1.Record
 	for _, m := range batch {
-		r := &busv1.Record{}
-		if err := proto.Unmarshal(m.Data(), r); err != nil {
+		some, err := record.Read(m.Headers(), m.Data())
+		if err != nil {
 			l.leaveOut(ctx, m, err)
 			continue
 		}
-		b.Records = append(b.Records, r)
+		records = append(records, some...)
 	}
-	return l.write(ctx, contract.Outcomes, batch, b)
+	for some := range slices.Chunk(records, l.cfg.Batch) { // a message may hold several
+		traces := make([]context.Context, len(some))
+		for i, r := range some {
+			traces[i] = record.Trace(ctx, r)
+		}
+		if err := l.write(ctx, contract.Outcomes, store.Batch{Records: some}, traces); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // leaveOut lets go of a message that can never be written.
@@ -190,15 +203,16 @@ func (a *away) over(ctx context.Context, stream string) {
 	}
 }
 
-func (l *Log) write(ctx context.Context, stream string, batch []bus.Message, b store.Batch) error {
+// write writes a batch that belongs to these traces.
+func (l *Log) write(ctx context.Context, stream string, b store.Batch, traces []context.Context) error {
 	began, err := l.untilWritten(ctx, stream, b)
 	if err != nil {
 		return fmt.Errorf("write to the log: %w", err)
 	}
 	l.writing.Observe(time.Since(began).Seconds())
-	l.written.WithLabelValues(stream).Add(float64(len(batch)))
-	for _, m := range batch {
-		if in := bus.Extract(ctx, m.Headers()); trace.SpanContextFromContext(in).IsSampled() {
+	l.written.WithLabelValues(stream).Add(float64(len(b.Events) + len(b.Records)))
+	for _, in := range traces {
+		if trace.SpanContextFromContext(in).IsSampled() {
 			_, span := l.env.Tracer.Start(in, "write to the log", trace.WithTimestamp(began), trace.WithSpanKind(trace.SpanKindConsumer))
 			span.End()
 		}

@@ -9,12 +9,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/run"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
@@ -178,27 +178,33 @@ func (t *tails) leave(l *listener) {
 	}
 }
 
-// hand gives a message to those who listen to its shop.
+// hand gives what a message tells to those who listen to the shop.
 func (t *tails) hand(m bus.Message) {
 	shop, _, ok := contract.ParseOutcomeSubject(m.Subject())
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !ok || len(t.listeners[shop]) == 0 {
+	if !ok || shop != "" && len(t.listeners[shop]) == 0 {
 		return
 	}
-	r := &busv1.Record{}
-	if err := proto.Unmarshal(m.Data(), r); err != nil {
+	records, err := record.Read(m.Headers(), m.Data())
+	if err != nil {
 		return // whoever writes the log says so
 	}
 	place := ""
 	if meta, err := m.Metadata(); err == nil {
 		place = strconv.FormatUint(meta.Sequence.Stream, 10)
 	}
-	for _, what := range happened(r) {
-		what.Id = place
-		for l := range t.listeners[shop] {
-			if chosen(l.filter, what) {
-				l.put(what)
+	for _, r := range records {
+		listeners := t.listeners[r.GetShopId()]
+		if len(listeners) == 0 {
+			continue
+		}
+		for _, what := range happened(r) {
+			what.Id = place
+			for l := range listeners {
+				if chosen(l.filter, what) {
+					l.put(what)
+				}
 			}
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/notice"
+	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/telemetry"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
@@ -263,11 +264,6 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 			tracing.SetStatus(codes.Error, x.problem)
 		}
 	}
-	record, err := s.record(ctx, d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole})
-	if err != nil {
-		return r, err
-	}
-	msgs = append([]*nats.Msg{record}, msgs...)
 	if v.status == failed && !d.ByHand() && !notice.Is(d.Type) {
 		told, err := s.tellFailed(d, w, v)
 		if err != nil {
@@ -282,10 +278,8 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 		}
 		msgs = append(msgs, wish)
 	}
-	if err := s.publish(ctx, msgs...); err != nil {
-		return r, err
-	}
-	return r, nil
+	made := attemptOf(d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole}, telemetry.TraceID(ctx))
+	return r, s.publish(ctx, made, msgs...)
 }
 
 // follow makes the messages of what comes next for a delivery that is not at its end: it waits for its time, or is held.
@@ -295,8 +289,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	}
 	if j.from != nil {
 		if why := j.from.unwanted(j.held); why != "" {
-			m, err := changeMessage(&j.d, cancelled, why)
-			return []*nats.Msg{m}, err
+			return record.Messages(changeOf(&j.d, cancelled, why))
 		}
 	}
 	next := j.d
@@ -332,11 +325,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 // giveUp ends a delivery that was held for too long.
 func (s *Sender) giveUp(ctx context.Context, j *job) error {
 	reason := fmt.Sprintf("given up: its receiver has not been well for %s; it can be sent again by hand", time.Since(j.d.MatchedAt).Round(time.Minute))
-	msgs := make([]*nats.Msg, 1, 2)
-	var err error
-	if msgs[0], err = changeMessage(&j.d, failed, reason); err != nil {
-		return err
-	}
+	var msgs []*nats.Msg
 	if !notice.Is(j.d.Type) {
 		told, err := s.tellFailed(&j.d, j.w, verdict{reason: reason})
 		if err != nil {
@@ -344,7 +333,7 @@ func (s *Sender) giveUp(ctx context.Context, j *job) error {
 		}
 		msgs = append(msgs, told)
 	}
-	return s.publish(ctx, msgs...)
+	return s.publish(ctx, changeOf(&j.d, failed, reason), msgs...)
 }
 
 // exchangeWith signs a body and POSTs it.
@@ -387,22 +376,18 @@ func (s *Sender) count(d *contract.Delivery, x *exchange, v verdict) {
 	}
 }
 
-// record makes the message that tells the log of an attempt.
-func (s *Sender) record(ctx context.Context, d *contract.Delivery, x *exchange, v verdict, made *busv1.AttemptMade) (*nats.Msg, error) {
+// attemptOf is what the log is told of an attempt.
+func attemptOf(d *contract.Delivery, x *exchange, v verdict, made *busv1.AttemptMade, traceID string) *busv1.Record {
 	made.DeliveryId, made.WebhookId, made.MatchedAt = d.ID, d.WebhookID, timestamppb.New(d.MatchedAt)
 	made.Status, made.Reason = v.status, v.reason
 	if d.WholeBody {
 		made.BodyPrefix, made.WholeBody = d.Data, true
 	}
-	made.Attempt = x.proto(d, v, telemetry.TraceID(ctx))
-	value, err := proto.Marshal(&busv1.Record{
+	made.Attempt = x.proto(d, v, traceID)
+	return &busv1.Record{
 		At: timestamppb.New(x.began.Add(x.duration)), ShopId: d.ShopID, EventId: d.Event.ID, EventType: d.Type,
 		What: &busv1.Record_Attempt{Attempt: made},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("record attempt %d of %s: %w", d.Attempt, d.ID, err)
 	}
-	return contract.RecordMessage(d.ShopID, d.WebhookID, value, fmt.Sprintf("%s/%d/%d", d.ID, d.Attempt, x.began.UnixNano())), nil
 }
 
 // proto is the exchange as the log shows it.
@@ -449,29 +434,40 @@ func (s *Sender) wish(d *contract.Delivery, x *exchange, v verdict) (*nats.Msg, 
 
 // change publishes that a delivery has another status without an attempt.
 func (s *Sender) change(ctx context.Context, d *contract.Delivery, status, reason string) error {
-	m, err := changeMessage(d, status, reason)
-	if err != nil {
-		return err
-	}
-	return s.publish(ctx, m)
+	return s.publish(ctx, changeOf(d, status, reason))
 }
 
-func changeMessage(d *contract.Delivery, status, reason string) (*nats.Msg, error) {
-	now := time.Now()
-	value, err := proto.Marshal(&busv1.Record{
-		At: timestamppb.New(now), ShopId: d.ShopID, EventId: d.Event.ID, EventType: d.Type,
+// changeOf is what the log is told of a delivery that has another status without an attempt.
+func changeOf(d *contract.Delivery, status, reason string) *busv1.Record {
+	return &busv1.Record{
+		At: timestamppb.Now(), ShopId: d.ShopID, EventId: d.Event.ID, EventType: d.Type,
 		What: &busv1.Record_Change{Change: &busv1.StatusChange{
 			DeliveryId: d.ID, WebhookId: d.WebhookID, MatchedAt: timestamppb.New(d.MatchedAt), Status: status, Reason: reason,
 		}},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("record that %s is %s: %w", d.ID, status, err)
 	}
-	return contract.RecordMessage(d.ShopID, d.WebhookID, value, fmt.Sprintf("%s/%s/%d", d.ID, status, now.UnixNano())), nil
 }
 
-// publish puts messages onto the bus, each with the trace of ctx.
-func (s *Sender) publish(ctx context.Context, msgs ...*nats.Msg) error {
+// tell puts onto the bus what happened.
+func (s *Sender) tell(ctx context.Context, records ...*busv1.Record) error {
+	msgs, err := record.Messages(records...)
+	if err != nil {
+		return err
+	}
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
+	defer cancel()
+	return s.env.Bus.Publish(bound, msgs...)
+}
+
+// publish puts onto the bus what happened, and then what comes next, with the trace of ctx.
+func (s *Sender) publish(ctx context.Context, what *busv1.Record, msgs ...*nats.Msg) error {
+	if len(msgs) == 0 {
+		return s.records.Write(ctx, what)
+	}
+	told, err := record.Messages(record.Traced(ctx, what))
+	if err != nil {
+		return err
+	}
+	msgs = append(told, msgs...)
 	for _, m := range msgs {
 		bus.Inject(ctx, m)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/record"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
@@ -76,39 +77,45 @@ func (h *holder) run(ctx context.Context, ended <-chan struct{}) {
 
 func (h *holder) move(ctx context.Context, batch []hold) {
 	s := h.s
+	var records []*busv1.Record
 	var msgs []*nats.Msg
-	var places []int        // of the deliveries themselves, in msgs
-	var records []*nats.Msg // of those that were called back; nil: of another, or there is none
+	var called []*busv1.Record // for each job: its record, if it was called back from its timer
 	for _, what := range batch {
 		for _, j := range what.jobs {
 			tracing := bus.Extract(ctx, j.header)
-			record := h.record(tracing, j, what.why)
-			if record != nil && j.m != nil {
-				msgs, record = append(msgs, record), nil
+			var change *busv1.Record
+			if what.why != inOrder { // then it goes without saying
+				change = record.Traced(tracing, changeOf(&j.d, held, what.why))
 			}
-			records = append(records, record)
+			if change != nil && j.m != nil {
+				records, change = append(records, change), nil
+			}
+			called = append(called, change)
 			from := uint64(0)
 			if j.m != nil {
 				from = sequence(j.m)
 			}
 			m := j.d.Hold(from)
 			bus.Inject(tracing, m)
-			places = append(places, len(msgs))
 			msgs = append(msgs, m)
 		}
 	}
 	bound, cancel := context.WithTimeout(ctx, publishTimeout)
-	acks, err := s.env.Bus.PublishAcks(bound, msgs...)
+	told, err := record.Messages(records...)
+	var acks []bus.Ack
+	if err == nil {
+		acks, err = s.env.Bus.PublishAcks(bound, append(told, msgs...)...)
+	}
 	cancel()
-	next := 0 // in places
-	var told []*nats.Msg
+	next := len(told) // in acks
+	var stopped []*busv1.Record
 	for _, what := range batch {
 		for _, j := range what.jobs {
 			switch {
 			case j.m != nil:
 				s.settle(ctx, j.m, err)
-			case err == nil && h.stopTimer(ctx, j, acks[places[next]].Sequence) && records[next] != nil:
-				told = append(told, records[next])
+			case err == nil && h.stopTimer(ctx, j, acks[next].Sequence) && called[next-len(told)] != nil:
+				stopped = append(stopped, called[next-len(told)])
 			}
 			next++
 		}
@@ -123,23 +130,9 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 			s.keep(ctx, what)
 		}
 	}
-	if err := s.publish(ctx, told...); err != nil {
-		s.env.Log.WarnContext(ctx, "deliveries held without a record of it", slog.Int("deliveries", len(told)), slog.Any("error", err))
+	if err := s.tell(ctx, stopped...); err != nil {
+		s.env.Log.WarnContext(ctx, "deliveries held without a record of it", slog.Int("deliveries", len(stopped)), slog.Any("error", err))
 	}
-}
-
-// record makes the message that tells the log of a delivery that it is held from now on, unless that goes without saying.
-func (h *holder) record(tracing context.Context, j *job, why string) *nats.Msg {
-	if why == inOrder {
-		return nil
-	}
-	m, err := changeMessage(&j.d, held, why)
-	if err != nil {
-		h.s.env.Log.ErrorContext(tracing, "delivery held without a record of it", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
-		return nil
-	}
-	bus.Inject(tracing, m)
-	return m
 }
 
 // stopTimer takes the timer away of a delivery that was called back from it. If it has fired meanwhile, the delivery is on
@@ -277,7 +270,7 @@ func (s *Sender) discard(ctx context.Context, webhookID, reason string, which fu
 		if batch, more, err = s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(webhookID), next, heldAtOnce, readBytes); err != nil {
 			return err
 		}
-		var msgs []*nats.Msg
+		var records []*busv1.Record
 		var ends []string // deliveries
 		for i, raw := range batch {
 			if next = raw.Sequence + 1; !which(raw) {
@@ -289,14 +282,10 @@ func (s *Sender) discard(ctx context.Context, webhookID, reason string, which fu
 				s.env.Log.ErrorContext(ctx, "a message in HELD is no delivery; it is left out", slog.Any("error", err))
 				continue
 			}
-			m, err := changeMessage(&d, cancelled, reason)
-			if err != nil {
-				return err
-			}
-			bus.Inject(bus.Extract(ctx, raw.Header), m)
-			msgs, ends = append(msgs, m), append(ends, d.ID)
+			records = append(records, record.Traced(bus.Extract(ctx, raw.Header), changeOf(&d, cancelled, reason)))
+			ends = append(ends, d.ID)
 		}
-		if err := s.env.Bus.Publish(ctx, msgs...); err != nil {
+		if err := s.tell(ctx, records...); err != nil {
 			return err
 		}
 		for _, raw := range batch {

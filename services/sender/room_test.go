@@ -29,6 +29,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/notice"
+	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/signature"
@@ -181,11 +182,11 @@ func (b *bundle) records(t *testing.T, atLeast int) (out []*busv1.Record) {
 			if strings.HasSuffix(m.Subject, ".switch") {
 				continue
 			}
-			r := &busv1.Record{}
-			if err := proto.Unmarshal(m.Data, r); err != nil {
+			some, err := record.Read(m.Header, m.Data)
+			if err != nil {
 				t.Fatal(err)
 			}
-			out = append(out, r)
+			out = append(out, some...)
 		}
 		return len(out) >= atLeast
 	})

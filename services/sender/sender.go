@@ -17,6 +17,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/id"
+	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
@@ -87,6 +88,7 @@ type Sender struct {
 	holder   *holder
 	pool     *pool
 	floor    floor
+	records  *record.Writer
 	asides   chan struct{}
 	under    sync.WaitGroup // asides
 
@@ -130,6 +132,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		}),
 		inFlight:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_attempts_in_flight", Help: "Exchanges under way."}),
 		heldTotal: prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_deliveries_held_total", Help: "Deliveries that were held because their webhook's lane did not take them."}),
+		records:   record.NewWriter(env.Bus),
 		asides:    make(chan struct{}, maxAsides),
 	}
 	bucket, err := env.Bus.Bucket(ctx, contract.Lanes)

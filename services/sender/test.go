@@ -60,16 +60,13 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 	}
 	describe(x, v)
 	text := b.bytes()
-	record, err := s.record(ctx, &d, x, v, &busv1.AttemptMade{BodyPrefix: text, WholeBody: true, Test: true})
-	if err != nil {
-		return nil, err
-	}
-	if err := s.publish(ctx, record); err != nil {
+	traceID := telemetry.TraceID(ctx)
+	if err := s.publish(ctx, attemptOf(&d, x, v, &busv1.AttemptMade{BodyPrefix: text, WholeBody: true, Test: true}, traceID)); err != nil {
 		return nil, fault.Away(2*time.Second, "the test was sent (%s), but the bus did not take it for the log: %w", diagnose(x, v, w), err)
 	}
 	return &senderv1.TestWebhookResponse{
 		DeliveryId: d.ID, Success: v.status == delivered, Diagnosis: diagnose(x, v, w), RequestBody: text,
-		Attempt: x.proto(&d, v, telemetry.TraceID(ctx)),
+		Attempt: x.proto(&d, v, traceID),
 	}, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/event"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
@@ -45,7 +46,7 @@ const publishTimeout = 15 * time.Second
 func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	msgs := make([]*nats.Msg, 0, 2*len(batch))
+	var all decided
 	var oldest time.Time
 	for _, m := range batch {
 		e, err := contract.ParseEvent(m.Headers(), m.Data())
@@ -61,11 +62,13 @@ func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 		if err != nil {
 			return fmt.Errorf("place of event %s among all: %w", e.ID, err)
 		}
-		if msgs, err = s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), msgs); err != nil {
-			return err
-		}
+		s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all)
 	}
-	if err := s.env.Bus.Publish(ctx, msgs...); err != nil {
+	msgs, err := record.Messages(all.records...)
+	if err != nil {
+		return err
+	}
+	if err := s.env.Bus.Publish(ctx, append(all.deliveries, msgs...)...); err != nil {
 		return err
 	}
 	s.decided.Add(float64(len(batch)))
@@ -73,8 +76,14 @@ func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 	return nil
 }
 
-// decideOne appends what is to be published for one event, which has this sequence in EVENTS.
-func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contract.Event, subscribed []*webhook.Webhook, msgs []*nats.Msg) ([]*nats.Msg, error) {
+// decided is what is to be published for a batch of events.
+type decided struct {
+	deliveries []*nats.Msg
+	records    []*busv1.Record
+}
+
+// decideOne adds what is to be published for one event, which has this sequence in EVENTS.
+func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contract.Event, subscribed []*webhook.Webhook, all *decided) {
 	now := time.Now()
 	ctx, span := s.env.Tracer.Start(ctx, "match webhooks", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(now))
 	defer span.End()
@@ -105,30 +114,19 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 			decision.Due[c.WebhookId] = timestamppb.New(due)
 		}
 		bus.Inject(ctx, m)
-		msgs = append(msgs, m)
+		all.deliveries = append(all.deliveries, m)
 	}
 	s.matched.Add(float64(len(matched)))
 	if span.IsRecording() {
 		span.SetAttributes(attribute.String("shop_id", e.ShopID), attribute.String("event_id", e.ID),
 			attribute.String("event_type", e.Type), attribute.Int("considered", len(considered)), attribute.Int("matched", len(matched)))
 	}
-	for i, part := range parts(decision) {
-		record, err := proto.Marshal(&busv1.Record{
+	for _, part := range parts(decision) {
+		all.records = append(all.records, record.Traced(ctx, &busv1.Record{
 			At: timestamppb.New(now), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type,
 			What: &busv1.Record_Decision{Decision: part},
-		})
-		if err != nil {
-			return nil, fmt.Errorf("record the decision on event %s: %w", e.ID, err)
-		}
-		id := e.ShopID + "/" + e.ID + "/decision"
-		if i > 0 {
-			id += fmt.Sprintf("/%d", i)
-		}
-		m := contract.RecordMessage(e.ShopID, "", record, id)
-		bus.Inject(ctx, m)
-		msgs = append(msgs, m)
+		}))
 	}
-	return msgs, nil
 }
 
 // partSize is how large the record of a decision may become, more or less. The bus takes a message of some MiB, and a shop may

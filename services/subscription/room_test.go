@@ -34,6 +34,7 @@ import (
 	"shopbell.dev/pkg/key"
 	"shopbell.dev/pkg/notice"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
@@ -187,9 +188,14 @@ func (b *bundle) decisions(t *testing.T, atLeast int) (out []*busv1.Record) {
 	eventually(t, fmt.Sprintf("%d decisions are recorded", atLeast), func() bool {
 		out = nil
 		for _, m := range b.stored(t, contract.Outcomes) {
-			r := &busv1.Record{}
-			if err := proto.Unmarshal(m.Data, r); err == nil && r.GetDecision() != nil {
-				out = append(out, r)
+			some, err := record.Read(m.Header, m.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range some {
+				if r.GetDecision() != nil {
+					out = append(out, r)
+				}
 			}
 		}
 		return len(out) >= atLeast
@@ -826,24 +832,19 @@ func TestEvents_DecidedAgainMakeNothingNew(t *testing.T) {
 	b := setup(t)
 	b.create(t, &shopbellv1.Webhook{})
 	e := happened("evt_1", "paid")
-	var first []*nats.Msg
+	var all decided
 	for range 2 {
-		msgs, err := b.decideOne(t.Context(), 1, e, b.webhooks.Subscribed(e.ShopID, e.Type), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := b.bus.Publish(t.Context(), msgs...); err != nil {
-			t.Fatal(err)
-		}
-		if first == nil {
-			first = msgs
-		}
+		b.decideOne(t.Context(), 1, e, b.webhooks.Subscribed(e.ShopID, e.Type), &all)
 	}
-	if got := len(b.stored(t, contract.Deliveries)); got != 1 {
-		t.Errorf("%d deliveries, want 1", got)
+	if err := b.bus.Publish(t.Context(), all.deliveries...); err != nil {
+		t.Fatal(err)
 	}
-	if got := len(b.decisions(t, 1)); got != 1 || len(first) != 2 {
-		t.Errorf("%d records of %d messages, want 1 of 2", got, len(first))
+	if got := len(b.stored(t, contract.Deliveries)); got != 1 || len(all.deliveries) != 2 {
+		t.Errorf("%d deliveries of %d messages, want 1 of 2", got, len(all.deliveries))
+	}
+	first, second := all.records[0].GetDecision().GetConsidered(), all.records[1].GetDecision().GetConsidered()
+	if len(first) != 1 || len(second) != 1 || first[0].GetDeliveryId() != second[0].GetDeliveryId() {
+		t.Errorf("recorded %v and %v, which the log cannot take for one decision", first, second)
 	}
 }
 

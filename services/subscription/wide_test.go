@@ -3,12 +3,14 @@ package subscription
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -42,10 +44,13 @@ func BenchmarkMatch(b *testing.B) {
 			b.ReportAllocs()
 			bytes, messages := 0, 0
 			for b.Loop() {
-				msgs, err := room.decideOne(context.Background(), 1, e, subscribed, nil)
+				var all decided
+				room.decideOne(context.Background(), 1, e, subscribed, &all)
+				told, err := record.Messages(all.records...)
 				if err != nil {
 					b.Fatal(err)
 				}
+				msgs := slices.Concat(all.deliveries, told)
 				if messages = len(msgs); messages < wanting {
 					b.Fatalf("got %d messages, want one for each of %d deliveries and what was decided", messages, wanting)
 				}

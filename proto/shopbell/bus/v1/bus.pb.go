@@ -26,7 +26,54 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// The body of a message on OUTCOMES: one thing that happened.
+// The body of a message on OUTCOMES with the header Shopbell-Records: things that happened at about the same time. Without that
+// header the body is one Record.
+type Records struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened, of any shops, in no promised order.
+	Records       []*Record `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Records) Reset() {
+	*x = Records{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Records) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Records) ProtoMessage() {}
+
+func (x *Records) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Records.ProtoReflect.Descriptor instead.
+func (*Records) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Records) GetRecords() []*Record {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+// One thing that happened.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When it happened.
@@ -44,14 +91,16 @@ type Record struct {
 	//	*Record_Decision
 	//	*Record_Attempt
 	//	*Record_Change
-	What          isRecord_What `protobuf_oneof:"what"`
+	What isRecord_What `protobuf_oneof:"what"`
+	// The trace that it belongs to, as W3C writes it. Empty when nobody follows that trace.
+	Traceparent   string `protobuf:"bytes,8,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[0]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -63,7 +112,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[0]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -76,7 +125,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{0}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Record) GetAt() *timestamppb.Timestamp {
@@ -141,6 +190,13 @@ func (x *Record) GetChange() *StatusChange {
 	return nil
 }
 
+func (x *Record) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
 type isRecord_What interface {
 	isRecord_What()
 }
@@ -179,7 +235,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[1]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -191,7 +247,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[1]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -204,7 +260,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{1}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Decision) GetConsidered() []*v1.Considered {
@@ -250,7 +306,7 @@ type AttemptMade struct {
 
 func (x *AttemptMade) Reset() {
 	*x = AttemptMade{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[2]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -262,7 +318,7 @@ func (x *AttemptMade) String() string {
 func (*AttemptMade) ProtoMessage() {}
 
 func (x *AttemptMade) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[2]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -275,7 +331,7 @@ func (x *AttemptMade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptMade.ProtoReflect.Descriptor instead.
 func (*AttemptMade) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{2}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AttemptMade) GetDeliveryId() string {
@@ -367,7 +423,7 @@ type StatusChange struct {
 
 func (x *StatusChange) Reset() {
 	*x = StatusChange{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[3]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +435,7 @@ func (x *StatusChange) String() string {
 func (*StatusChange) ProtoMessage() {}
 
 func (x *StatusChange) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[3]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +448,7 @@ func (x *StatusChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusChange.ProtoReflect.Descriptor instead.
 func (*StatusChange) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{3}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StatusChange) GetDeliveryId() string {
@@ -454,7 +510,7 @@ type SwitchOff struct {
 
 func (x *SwitchOff) Reset() {
 	*x = SwitchOff{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[4]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +522,7 @@ func (x *SwitchOff) String() string {
 func (*SwitchOff) ProtoMessage() {}
 
 func (x *SwitchOff) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[4]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +535,7 @@ func (x *SwitchOff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchOff.ProtoReflect.Descriptor instead.
 func (*SwitchOff) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{4}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SwitchOff) GetAt() *timestamppb.Timestamp {
@@ -549,7 +605,7 @@ type WebhookState struct {
 
 func (x *WebhookState) Reset() {
 	*x = WebhookState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +617,7 @@ func (x *WebhookState) String() string {
 func (*WebhookState) ProtoMessage() {}
 
 func (x *WebhookState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +630,7 @@ func (x *WebhookState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookState.ProtoReflect.Descriptor instead.
 func (*WebhookState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{5}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WebhookState) GetWebhook() *v1.Webhook {
@@ -621,7 +677,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +689,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +702,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{6}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Secret) GetValue() string {
@@ -692,7 +748,7 @@ type LaneState struct {
 
 func (x *LaneState) Reset() {
 	*x = LaneState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +760,7 @@ func (x *LaneState) String() string {
 func (*LaneState) ProtoMessage() {}
 
 func (x *LaneState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +773,7 @@ func (x *LaneState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneState.ProtoReflect.Descriptor instead.
 func (*LaneState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LaneState) GetShopId() string {
@@ -777,7 +833,7 @@ type Tries struct {
 
 func (x *Tries) Reset() {
 	*x = Tries{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +845,7 @@ func (x *Tries) String() string {
 func (*Tries) ProtoMessage() {}
 
 func (x *Tries) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +858,7 @@ func (x *Tries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tries.ProtoReflect.Descriptor instead.
 func (*Tries) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Tries) GetAttempt() int32 {
@@ -837,7 +893,7 @@ type ShopState struct {
 
 func (x *ShopState) Reset() {
 	*x = ShopState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +905,7 @@ func (x *ShopState) String() string {
 func (*ShopState) ProtoMessage() {}
 
 func (x *ShopState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +918,7 @@ func (x *ShopState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShopState.ProtoReflect.Descriptor instead.
 func (*ShopState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShopState) GetShop() *v1.Shop {
@@ -888,7 +944,7 @@ type KeyState struct {
 
 func (x *KeyState) Reset() {
 	*x = KeyState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +956,7 @@ func (x *KeyState) String() string {
 func (*KeyState) ProtoMessage() {}
 
 func (x *KeyState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +969,7 @@ func (x *KeyState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyState.ProtoReflect.Descriptor instead.
 func (*KeyState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *KeyState) GetApiKey() *v1.ApiKey {
@@ -941,7 +997,9 @@ var File_shopbell_bus_v1_bus_proto protoreflect.FileDescriptor
 
 const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
-	"\x19shopbell/bus/v1/bus.proto\x12\x0fshopbell.bus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\x1a\x15shopbell/v1/key.proto\x1a\x16shopbell/v1/shop.proto\x1a\x19shopbell/v1/webhook.proto\"\xbb\x02\n" +
+	"\x19shopbell/bus/v1/bus.proto\x12\x0fshopbell.bus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\x1a\x15shopbell/v1/key.proto\x1a\x16shopbell/v1/shop.proto\x1a\x19shopbell/v1/webhook.proto\"<\n" +
+	"\aRecords\x121\n" +
+	"\arecords\x18\x01 \x03(\v2\x17.shopbell.bus.v1.RecordR\arecords\"\xdd\x02\n" +
 	"\x06Record\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x19\n" +
@@ -950,7 +1008,8 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"event_type\x18\x04 \x01(\tR\teventType\x127\n" +
 	"\bdecision\x18\x05 \x01(\v2\x19.shopbell.bus.v1.DecisionH\x00R\bdecision\x128\n" +
 	"\aattempt\x18\x06 \x01(\v2\x1c.shopbell.bus.v1.AttemptMadeH\x00R\aattempt\x127\n" +
-	"\x06change\x18\a \x01(\v2\x1d.shopbell.bus.v1.StatusChangeH\x00R\x06changeB\x06\n" +
+	"\x06change\x18\a \x01(\v2\x1d.shopbell.bus.v1.StatusChangeH\x00R\x06change\x12 \n" +
+	"\vtraceparent\x18\b \x01(\tR\vtraceparentB\x06\n" +
 	"\x04what\"\xcd\x01\n" +
 	"\bDecision\x127\n" +
 	"\n" +
@@ -1039,51 +1098,53 @@ func file_shopbell_bus_v1_bus_proto_rawDescGZIP() []byte {
 	return file_shopbell_bus_v1_bus_proto_rawDescData
 }
 
-var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_shopbell_bus_v1_bus_proto_goTypes = []any{
-	(*Record)(nil),                // 0: shopbell.bus.v1.Record
-	(*Decision)(nil),              // 1: shopbell.bus.v1.Decision
-	(*AttemptMade)(nil),           // 2: shopbell.bus.v1.AttemptMade
-	(*StatusChange)(nil),          // 3: shopbell.bus.v1.StatusChange
-	(*SwitchOff)(nil),             // 4: shopbell.bus.v1.SwitchOff
-	(*WebhookState)(nil),          // 5: shopbell.bus.v1.WebhookState
-	(*Secret)(nil),                // 6: shopbell.bus.v1.Secret
-	(*LaneState)(nil),             // 7: shopbell.bus.v1.LaneState
-	(*Tries)(nil),                 // 8: shopbell.bus.v1.Tries
-	(*ShopState)(nil),             // 9: shopbell.bus.v1.ShopState
-	(*KeyState)(nil),              // 10: shopbell.bus.v1.KeyState
-	nil,                           // 11: shopbell.bus.v1.Decision.DueEntry
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*v1.Considered)(nil),         // 13: shopbell.v1.Considered
-	(*v1.Attempt)(nil),            // 14: shopbell.v1.Attempt
-	(*v1.Webhook)(nil),            // 15: shopbell.v1.Webhook
-	(*v1.Shop)(nil),               // 16: shopbell.v1.Shop
-	(*v1.ApiKey)(nil),             // 17: shopbell.v1.ApiKey
+	(*Records)(nil),               // 0: shopbell.bus.v1.Records
+	(*Record)(nil),                // 1: shopbell.bus.v1.Record
+	(*Decision)(nil),              // 2: shopbell.bus.v1.Decision
+	(*AttemptMade)(nil),           // 3: shopbell.bus.v1.AttemptMade
+	(*StatusChange)(nil),          // 4: shopbell.bus.v1.StatusChange
+	(*SwitchOff)(nil),             // 5: shopbell.bus.v1.SwitchOff
+	(*WebhookState)(nil),          // 6: shopbell.bus.v1.WebhookState
+	(*Secret)(nil),                // 7: shopbell.bus.v1.Secret
+	(*LaneState)(nil),             // 8: shopbell.bus.v1.LaneState
+	(*Tries)(nil),                 // 9: shopbell.bus.v1.Tries
+	(*ShopState)(nil),             // 10: shopbell.bus.v1.ShopState
+	(*KeyState)(nil),              // 11: shopbell.bus.v1.KeyState
+	nil,                           // 12: shopbell.bus.v1.Decision.DueEntry
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*v1.Considered)(nil),         // 14: shopbell.v1.Considered
+	(*v1.Attempt)(nil),            // 15: shopbell.v1.Attempt
+	(*v1.Webhook)(nil),            // 16: shopbell.v1.Webhook
+	(*v1.Shop)(nil),               // 17: shopbell.v1.Shop
+	(*v1.ApiKey)(nil),             // 18: shopbell.v1.ApiKey
 }
 var file_shopbell_bus_v1_bus_proto_depIdxs = []int32{
-	12, // 0: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
-	1,  // 1: shopbell.bus.v1.Record.decision:type_name -> shopbell.bus.v1.Decision
-	2,  // 2: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
-	3,  // 3: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
-	13, // 4: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
-	11, // 5: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
-	12, // 6: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
-	14, // 7: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
-	12, // 8: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
-	12, // 9: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
-	15, // 10: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
-	6,  // 11: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
-	12, // 12: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
-	12, // 13: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
-	12, // 14: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
-	16, // 15: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
-	17, // 16: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
-	12, // 17: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	1,  // 0: shopbell.bus.v1.Records.records:type_name -> shopbell.bus.v1.Record
+	13, // 1: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
+	2,  // 2: shopbell.bus.v1.Record.decision:type_name -> shopbell.bus.v1.Decision
+	3,  // 3: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
+	4,  // 4: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
+	14, // 5: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
+	12, // 6: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
+	13, // 7: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
+	15, // 8: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
+	13, // 9: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
+	13, // 10: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
+	16, // 11: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
+	7,  // 12: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
+	13, // 13: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
+	13, // 14: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
+	13, // 15: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
+	17, // 16: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
+	18, // 17: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
+	13, // 18: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_bus_v1_bus_proto_init() }
@@ -1091,7 +1152,7 @@ func file_shopbell_bus_v1_bus_proto_init() {
 	if File_shopbell_bus_v1_bus_proto != nil {
 		return
 	}
-	file_shopbell_bus_v1_bus_proto_msgTypes[0].OneofWrappers = []any{
+	file_shopbell_bus_v1_bus_proto_msgTypes[1].OneofWrappers = []any{
 		(*Record_Decision)(nil),
 		(*Record_Attempt)(nil),
 		(*Record_Change)(nil),
@@ -1102,7 +1163,7 @@ func file_shopbell_bus_v1_bus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_bus_v1_bus_proto_rawDesc), len(file_shopbell_bus_v1_bus_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,146 @@
+// Package record writes what happened onto OUTCOMES, and reads it. What several goroutines write at about the same time is
+// one message: the bus then stores, hands out and is answered once for all of it.
+package record
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"shopbell.dev/pkg/contract"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+)
+
+// What one message holds at most. A record that is larger is a message of its own.
+const (
+	maxRecords = 256
+	maxBytes   = 512 << 10
+)
+
+// Message makes the message of one record. A repeat with the same id is one record as long as the bus remembers ids.
+func Message(ctx context.Context, r *busv1.Record, id string) (*nats.Msg, error) {
+	value, err := marshal(Traced(ctx, r))
+	if err != nil {
+		return nil, err
+	}
+	return contract.RecordMessage(r.GetShopId(), webhookOf(r), value, id), nil
+}
+
+// Messages makes as few messages as hold the records.
+func Messages(records ...*busv1.Record) (msgs []*nats.Msg, err error) {
+	for p := (packet{}); len(records) > 0; p = (packet{}) {
+		for len(records) > 0 {
+			value, err := marshal(records[0])
+			if err != nil {
+				return nil, err
+			}
+			if !p.fits(value) {
+				break
+			}
+			p.add(records[0], value)
+			records = records[1:]
+		}
+		msgs = append(msgs, p.message())
+	}
+	return msgs, nil
+}
+
+// Read gives the records of a message of OUTCOMES.
+func Read(h nats.Header, data []byte) ([]*busv1.Record, error) {
+	if contract.IsRecords(h) {
+		all := &busv1.Records{}
+		if err := proto.Unmarshal(data, all); err != nil {
+			return nil, fmt.Errorf("read records: %w", err)
+		}
+		return all.GetRecords(), nil
+	}
+	one := &busv1.Record{}
+	if err := proto.Unmarshal(data, one); err != nil {
+		return nil, fmt.Errorf("read a record: %w", err)
+	}
+	return []*busv1.Record{one}, nil
+}
+
+// Traced has a record belong to the trace of ctx, if anybody follows that, and gives it back.
+func Traced(ctx context.Context, r *busv1.Record) *busv1.Record {
+	if trace.SpanContextFromContext(ctx).IsSampled() {
+		carrier := propagation.MapCarrier{}
+		propagation.TraceContext{}.Inject(ctx, carrier)
+		r.Traceparent = carrier[traceparent]
+	}
+	return r
+}
+
+// Trace gives a context with the trace that a record belongs to, if anybody follows it.
+func Trace(ctx context.Context, r *busv1.Record) context.Context {
+	if r.GetTraceparent() == "" {
+		return ctx
+	}
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{traceparent: r.GetTraceparent()})
+}
+
+const traceparent = "traceparent"
+
+func marshal(r *busv1.Record) ([]byte, error) {
+	value, err := proto.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("record what happened to event %s: %w", r.GetEventId(), err)
+	}
+	return value, nil
+}
+
+// webhookOf is the webhook that a record speaks of; empty when it speaks of several.
+func webhookOf(r *busv1.Record) string {
+	switch what := r.GetWhat().(type) {
+	case *busv1.Record_Attempt:
+		return what.Attempt.GetWebhookId()
+	case *busv1.Record_Change:
+		return what.Change.GetWebhookId()
+	}
+	return ""
+}
+
+// packet is records that become one message. Its zero value is empty.
+type packet struct {
+	shop, webhookID string // empty when they are of several
+	only            []byte // the first, while it is the only one
+	body            []byte // of busv1.Records
+	count           int
+}
+
+func (p *packet) fits(value []byte) bool {
+	return p.count == 0 || p.count < maxRecords && len(p.body)+len(value) <= maxBytes
+}
+
+func (p *packet) add(r *busv1.Record, value []byte) {
+	switch shop, webhookID := r.GetShopId(), webhookOf(r); {
+	case p.count == 0:
+		p.shop, p.webhookID, p.only = shop, webhookID, value
+	case p.shop != shop:
+		p.shop, p.webhookID = "", ""
+	case p.webhookID != webhookID:
+		p.webhookID = ""
+	}
+	p.body = protowire.AppendBytes(protowire.AppendTag(p.body, 1, protowire.BytesType), value)
+	p.count++
+}
+
+// message is the packet's. It has an id so that the bus takes it once when it is tried again; it says nothing of records
+// that are written anew.
+func (p *packet) message() *nats.Msg {
+	id := nuid.Next()
+	if p.count == 1 {
+		return contract.RecordMessage(p.shop, p.webhookID, p.only, id)
+	}
+	return contract.RecordsMessage(p.shop, p.webhookID, p.body, p.count, id)
+}
+
+// publishTimeout bounds how long the bus may take to store a message.
+const publishTimeout = 15 * time.Second
