@@ -4,7 +4,6 @@ package event
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"mime"
 	"net/http"
@@ -192,7 +191,7 @@ func bare(header http.Header, query url.Values, body []byte) (contract.Event, er
 
 // checkData says what is wrong with data that came as a body of its own.
 func checkData(e *contract.Event) error {
-	if IsJSON(e) && !json.Valid(e.Data) {
+	if IsJSON(e) && !valid(e.Data) {
 		return fault.Field("data", "its content type is %s, but %v", e.ContentType, CheckJSON(e.Data))
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"shopbell.dev/pkg/fault"
 )
@@ -14,7 +15,7 @@ func CheckJSON(text []byte) error { return checkJSONFrom(1, text) }
 
 // checkJSONFrom is checkJSON for a text that begins in this line of what came.
 func checkJSONFrom(line int, text []byte) error {
-	if json.Valid(text) {
+	if valid(text) {
 		return nil
 	}
 	var syntax *json.SyntaxError
@@ -50,8 +51,8 @@ func members(object []byte) (out []member, ok bool) {
 	at = skipBlank(object, at+1)
 	for object[at] != '}' {
 		end := skipString(object, at)
-		var name string
-		if err := json.Unmarshal(object[at:end], &name); err != nil {
+		name, err := unquote(object[at:end])
+		if err != nil {
 			return nil, false
 		}
 		at = skipBlank(object, skipBlank(object, end)+1) // past the colon
@@ -90,12 +91,14 @@ func skipBlank(text []byte, at int) int {
 
 // skipString gives the place behind the string that begins here.
 func skipString(text []byte, at int) int {
-	for at++; text[at] != '"'; at++ {
-		if text[at] == '\\' {
+	for at++; ; at += 2 {
+		for plain[text[at]] {
 			at++
 		}
+		if text[at] == '"' {
+			return at + 1
+		}
 	}
-	return at + 1
 }
 
 // skipValue gives the place behind the value that begins here.
@@ -135,12 +138,21 @@ func skipValue(text []byte, at int) int {
 
 // text reads a member that must be a string.
 func (m member) text() (string, error) {
-	var s string
 	if m.value[0] != '"' {
 		return "", fmt.Errorf("it must be a string, not %.40s", m.value)
 	}
-	if err := json.Unmarshal(m.value, &s); err != nil {
-		return "", err
+	return unquote(m.value)
+}
+
+// unquote reads a string of valid JSON.
+func unquote(quoted []byte) (string, error) {
+	inside := quoted[1 : len(quoted)-1]
+	for _, c := range inside {
+		if c == '\\' || c >= utf8.RuneSelf {
+			var s string
+			err := json.Unmarshal(quoted, &s)
+			return s, err
+		}
 	}
-	return s, nil
+	return string(inside), nil
 }

@@ -3,6 +3,8 @@ package event
 import (
 	"bytes"
 	"encoding/json"
+	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,7 +79,41 @@ func FuzzPieces_AreThoseOfEncodingJSON(f *testing.F) {
 	})
 }
 
+// What is JSON is what encoding/json says.
+func TestValid_SaysWhatEncodingJSONSays(t *testing.T) {
+	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+	objects := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
+	for _, text := range []string{
+		"", " ", "{}", "[]", " {\t} ", "[\r\n]", "{", "[", "}", "]", "{]", "[}", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "[1,,2]", "[]]", "{} {}", "1 1",
+		`{"a"}`, `{"a":}`, `{"a":1,}`, `{,}`, `{"a":1 "b":2}`, `{"a" :1 , "b": [ ] }`, `{a:1}`, `{1:1}`, `{"a"`, `{"a":`, `{"a":1`, `{"a":1,`, `{"a":1,"b`,
+		"0", "-0", "00", "01", "-", "-1", "+1", "1.", ".1", "1.0", "1.5e", "1e5", "1E+5", "1e-", "1e-5", "1e+", "1.e5", "-.5", "1e5.5", "0x1", "Infinity", "NaN", "1a",
+		"true", "false", "null", "tru", "truex", "True", "nul", "fals", "t", "n",
+		`"`, `""`, `"a`, `"\`, `"\"`, `"\""`, `"\q"`, `"\u"`, `"\u12"`, `"\u12g4"`, `"\uD800"`, `"\u00e9\/\b\f\n\r\t\\"`, "\"\t\"", "\"\x00\"", "\"\x7f\"", "\"\xff\"", "\"\u2028\"",
+		"\ufeff{}", "'a'", "// 1\n1", "\v1", "\u00a01",
+		nested(9_999), nested(10_000), nested(10_001), objects(10_000), objects(10_001), strings.Repeat("[", 1<<20),
+	} {
+		if got, want := valid([]byte(text)), json.Valid([]byte(text)); got != want {
+			t.Errorf("%.60q: got %v, want %v", text, got, want)
+		}
+	}
+}
+
+// What it costs to read an event of 1 KB.
+func BenchmarkParse(b *testing.B) {
+	data := strings.Repeat(`{"sku":"A-1042","name":"Trail shoe, blue","quantity":2,"price":{"amount":"89.90","currency":"EUR"}},`, 10)
+	text := []byte(`{"id":"evt_1","type":"order.created","data":{"id":1042,"total":549.50,"lines":[` + data + `null]}}`)
+	header := http.Header{"Content-Type": {"application/json"}}
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Parse(header, nil, text); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func FuzzCheckJSON_GivesAPlaceInTheText(f *testing.F) {
+	f.Add([]byte(`{"a":[1.5e-7,"\u00e9",true,null]} `))
 	f.Add([]byte("{\n\"a\" 1}"))
 	f.Add([]byte(""))
 	f.Add([]byte("\xff"))
