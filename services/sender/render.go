@@ -184,8 +184,9 @@ const mask = "••••••"
 func shown(h http.Header, masked bool) []*shopbellv1.Header {
 	out := make([]*shopbellv1.Header, 0, len(h))
 	for name, values := range h {
+		secret := masked && namesSecret(name)
 		for _, value := range values {
-			if strings.Contains(value, key.Prefix) || masked && slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(strings.ToLower(name), word) }) {
+			if secret || strings.Contains(value, key.Prefix) {
 				value = mask
 			}
 			out = append(out, &shopbellv1.Header{Name: readable(name), Value: readable(value)})
@@ -193,6 +194,11 @@ func shown(h http.Header, masked bool) []*shopbellv1.Header {
 	}
 	slices.SortFunc(out, func(a, b *shopbellv1.Header) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+func namesSecret(header string) bool {
+	header = strings.ToLower(header)
+	return slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(header, word) })
 }
 
 // readable is a receiver's text as a record can hold it, which is UTF-8. What is not is taken for ISO-8859-1, as HTTP once

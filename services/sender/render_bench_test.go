@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -54,5 +55,22 @@ func BenchmarkRenderAndSign(b *testing.B) {
 				headers(d, w, made, made.bytes(), "Shopbell/test", now)
 			}
 		})
+	}
+}
+
+// What it costs to write an exchange as the log shows it.
+func BenchmarkExchange_AsTheLogShowsIt(b *testing.B) {
+	x := &exchange{
+		url: "https://example.com/hooks", began: time.Now(), duration: time.Millisecond, timings: &shopbellv1.Timings{}, code: 200, body: []byte("ok"),
+		request: http.Header{
+			"User-Agent": {"Shopbell/bench"}, "Content-Type": {"application/json"}, "webhook-id": {"dlv_1"}, "webhook-timestamp": {"1"},
+			"webhook-signature": {"v1,abc"}, "traceparent": {"00-ccb605bcfe54e2ecada8db7414d52133-a96b57112b378257-00"},
+		},
+		response: http.Header{"Content-Length": {"2"}, "Content-Type": {"text/plain"}, "Date": {"Fri, 20 Nov 2026 12:00:00 GMT"}},
+	}
+	d := delivery("{}", "application/json")
+	b.ReportAllocs()
+	for b.Loop() {
+		x.proto(d, verdict{status: delivered}, "ccb605bcfe54e2ecada8db7414d52133")
 	}
 }
