@@ -68,6 +68,9 @@ type waiting struct {
 	cancel   string // its attempt, which is under way, is the last
 }
 
+// fresh says that what is held waits for nothing but its turn.
+func (h *waiting) fresh() bool { return h.j != nil && time.Since(h.j.d.MatchedAt) < longWait }
+
 const (
 	readAtOnce = 256
 	readBytes  = 4 << 20
@@ -139,6 +142,7 @@ func (b *backlog) impatient(j *job) bool {
 
 // run works on the backlog until ctx ends or there is nothing left to do.
 func (b *backlog) run(ctx context.Context) {
+	defer b.s.governor.forget(b)
 	defer b.s.lanes.withdraw(b)
 	for ctx.Err() == nil {
 		e, known := b.s.register.lane(b.webhookID)
@@ -464,6 +468,11 @@ func (b *backlog) send(w *webhook.Webhook, ordered bool) time.Duration {
 			return long
 		}
 		h := l.list[0]
+		if b.why == "" && !(ordered && h.fresh()) && !b.s.governor.may(b) {
+			b.turn = slices.Insert(b.turn, 0, l)
+			b.mu.Unlock()
+			return long
+		}
 		l.out = true
 		b.out++
 		parked := h.j == nil

@@ -120,7 +120,12 @@ func (s *Sender) route(j *job) {
 		s.holder.put(hold{jobs: []*job{j}, why: inOrder, shop: j.d.ShopID, webhookID: j.d.WebhookID})
 		return
 	}
+	late := time.Since(j.d.AcceptedAt)
 	switch s.lanes.admit(j) {
+	case admitted:
+		if j.d.Attempt == 1 && !j.d.ByHand() && !j.d.Bulk {
+			s.governor.saw(late)
+		}
 	case closed:
 		s.giveBack(j)
 	case overflow:

@@ -85,6 +85,7 @@ type Sender struct {
 	lanes    *lanes
 	register *register
 	backlogs *backlogs
+	governor governor
 	holder   *holder
 	pool     *pool
 	floor    floor
