@@ -468,7 +468,7 @@ func (b *backlog) send(w *webhook.Webhook, ordered bool) time.Duration {
 			return long
 		}
 		h := l.list[0]
-		if b.why == "" && !(ordered && h.fresh()) && !b.s.governor.may(b) {
+		if drained := b.why == "" && (!ordered || !h.fresh()); drained && !b.s.governor.may(b) {
 			b.turn = slices.Insert(b.turn, 0, l)
 			b.mu.Unlock()
 			return long

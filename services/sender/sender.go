@@ -172,6 +172,13 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	defer interrupt()
 	work, stopWork := context.WithCancel(ctx)
 	defer stopWork()
+	s.lanes.run = func(j *job) { s.pool.run(hard, j) }
+	s.backlogs.ctx, s.backlogs.after = work, func(b *backlog) {
+		if b.unheard() && work.Err() == nil {
+			s.keep(hard, hold{why: isCancelled, shop: b.shop, webhookID: b.webhookID})
+		}
+		s.lookBehind(hard, b.webhookID)
+	}
 	filled, gone := make(chan struct{}), make(chan error, 1)
 	go func() {
 		defer stopWork() // without its directories the sender cannot go on
@@ -185,13 +192,6 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 		return <-gone
 	case err := <-gone:
 		return err
-	}
-	s.lanes.run = func(j *job) { s.pool.run(hard, j) }
-	s.backlogs.ctx, s.backlogs.after = work, func(b *backlog) {
-		if b.unheard() && work.Err() == nil {
-			s.keep(hard, hold{why: isCancelled, shop: b.shop, webhookID: b.webhookID})
-		}
-		s.lookBehind(hard, b.webhookID)
 	}
 	holderEnds, holderGone := make(chan struct{}), make(chan struct{})
 	go func() { defer close(holderGone); s.holder.run(hard, holderEnds) }()

@@ -452,32 +452,37 @@ func (l *lab) outageOf(ctx context.Context, ordered string) error {
 func (l *lab) order(ctx context.Context) error {
 	rates := map[string]float64{}
 	for _, ordered := range []string{"none", "key"} {
-		took, inversions, events, err := l.orderOf(ctx, ordered)
+		took, cpu, inversions, events, err := l.orderOf(ctx, ordered)
 		if err != nil {
 			return err
 		}
 		rates[ordered] = float64(events) / took.Seconds()
-		fmt.Printf("6. 10,000 keys, a receiver that fails 20 %%, ordered: %-5s %d events in %.1fs, %.0f/s, %d out of their key's order\n",
-			ordered+",", events, took.Seconds(), rates[ordered], inversions)
+		fmt.Printf("6. 10,000 keys, a receiver that fails 20 %%, ordered: %-5s %d events in %.1fs, %.0f/s, %.1f CPU-s, %d out of their key's order\n",
+			ordered+",", events, took.Seconds(), rates[ordered], cpu.Seconds(), inversions)
 	}
 	fmt.Printf("   the rate in order is %.2f of that without\n", rates["key"]/rates["none"])
 	return nil
 }
 
-func (l *lab) orderOf(ctx context.Context, ordered string) (took time.Duration, inversions, events int, err error) {
+func (l *lab) orderOf(ctx context.Context, ordered string) (took, cpu time.Duration, inversions, events int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, where, err := l.open(ctx, 1)
 	if err != nil {
-		return 0, 0, 0, err
+		return 0, 0, 0, 0, err
 	}
 	defer s.kill()
 	policy := fmt.Sprintf(`{"ordered":%q,"retry_schedule":["1s","1s","1s","1s","1s","1s","1s","1s","1s","1s","1s","1s"]}`, ordered)
 	if err := register(ctx, s, where, []manner{falters}, policy); err != nil {
-		return 0, 0, 0, err
+		return 0, 0, 0, 0, err
 	}
 	const keys = 10_000
 	events = 40_000
+	before, err := s.cpu()
+	if err != nil {
+		return 0, 0, 0, 0, err
+	}
+	s.profiling(profileOn)
 	began := time.Now()
 	// One request after the other: the order of the keys is that in which they were accepted.
 	for number := 0; number < events; {
@@ -487,11 +492,16 @@ func (l *lab) orderOf(ctx context.Context, ordered string) (took time.Duration, 
 			number++
 		}
 		if err := publisher(s.url).publish(ctx, shop(true), "application/x-ndjson", text.String(), 100); err != nil {
-			return 0, 0, 0, err
+			return 0, 0, 0, 0, err
 		}
 	}
 	if left := where.missing(ctx, []manner{falters}, func(manner) bool { return true }, events, 3*time.Minute); left > 0 {
-		return 0, 0, 0, fmt.Errorf("ordered %s: %d of %d did not arrive", ordered, left, events)
+		return 0, 0, 0, 0, fmt.Errorf("ordered %s: %d of %d did not arrive", ordered, left, events)
+	}
+	s.profiling(profileOff)
+	after, err := s.cpu()
+	if err != nil {
+		return 0, 0, 0, 0, err
 	}
 	p := where.spot(place, 0)
 	p.mu.Lock()
@@ -503,5 +513,5 @@ func (l *lab) orderOf(ctx context.Context, ordered string) (took time.Duration, 
 		}
 		last[a.key] = a.number
 	}
-	return p.last.Sub(began), inversions, events, nil
+	return p.last.Sub(began), after - before, inversions, events, nil
 }

@@ -99,6 +99,9 @@ func (s *serve) kill() {
 func (s *serve) profiling(sig os.Signal) {
 	if s.profiled {
 		_ = s.child.Process.Signal(sig)
+		if sig == profileOff {
+			time.Sleep(time.Second) // it writes its files
+		}
 	}
 }
 
