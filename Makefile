@@ -46,6 +46,10 @@ bench-log: ## measure the log's stores with ten million attempts (an hour, 25 GB
 bench-isolation: bin/shopbell ## measure what receivers that hang, die or flood do to the others (a quarter of an hour; run nothing else)
 	$(GO) run ./services/shopbell/bench isolation -shopbell bin/shopbell
 
+.PHONY: bench-kills
+bench-kills: ## kill -9 one of three senders every 10 s while half of 20,000 receivers are away, and count what becomes of it (some three minutes)
+	$(GO) run ./services/shopbell/bench kills
+
 .PHONY: bench-replay
 bench-replay: bin/shopbell ## measure a replay of 100,000 with kill -9 in it, beside live events (some two minutes; run nothing else)
 	$(GO) run ./services/shopbell/bench replay -shopbell bin/shopbell

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -160,7 +159,7 @@ func (l *lab) open(ctx context.Context, receivers int) (*serve, *site, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("start serve: %w", err)
 	}
-	where, err := startSite(ctx, receivers)
+	where, err := startSite(ctx, receivers, nil)
 	if err != nil {
 		s.kill()
 		return nil, nil, err
@@ -184,13 +183,8 @@ func typeOf(webhook int) string { return fmt.Sprintf("to.%d", webhook) }
 // register makes the webhooks: each wants the events of a type of its own.
 func register(ctx context.Context, s *serve, where *site, manners []manner, policy string) error {
 	return inParallel(ctx, len(manners), 16, func(ctx context.Context, i int) error {
-		text := fmt.Sprintf(`{"url":%q,"events":[%q],"profile":"standard","policy":%s}`, where.target(place, i, manners[i]), typeOf(i), policy)
-		_, err := do(ctx, http.MethodPost, s.url+"/v1/shops/"+shop(manners[i] != well)+"/webhooks", http.Header{"Content-Type": {"application/json"}}, text, http.StatusOK)
-		if err != nil {
-			return fmt.Errorf("register a webhook: %w", err)
-		}
-		where.manners[i].Store(manners[i])
-		return nil
+		_, err := where.register(ctx, s.url, shop(manners[i] != well), i, manners[i], policy)
+		return err
 	})
 }
 

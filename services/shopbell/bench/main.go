@@ -18,13 +18,13 @@ import (
 )
 
 // children are what bench starts of itself in processes of their own, so that their CPU time can be told from its own.
-var children = map[string]func(args []string) error{"bare": postBare, "serve": serveProfiled}
+var children = map[string]func(args []string) error{"bare": postBare, "serve": serveProfiled, "others": serveOthers, "sender": serveSender}
 
 // scenarios is the word with which bench measures what bad receivers do to others.
 const scenarios = "isolation"
 
 // others are what bench measures when it is called with a word.
-var others = map[string]func(args []string) error{scenarios: isolation, "replay": replay, "waiting": waiting, "wide": wide}
+var others = map[string]func(args []string) error{scenarios: isolation, "kills": kills, "replay": replay, "waiting": waiting, "wide": wide}
 
 func main() {
 	run := bench

@@ -86,26 +86,36 @@ func (p publisher) steady(ctx context.Context, shop string, n, rate int) (late t
 	return slices.Max(lates), err
 }
 
-// publish sends one request and checks that every event of it was accepted.
+// publish sends one request and checks that every event of it was accepted. What the edge cannot take now is sent again, as
+// its answer asks for.
 func (p publisher) publish(ctx context.Context, shop, contentType, text string, events int) error {
-	answer, err := do(ctx, http.MethodPost, string(p)+"/v1/shops/"+shop+"/events", http.Header{"Content-Type": {contentType}}, text, http.StatusAccepted)
-	if err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
 	var list struct{ Events []struct{ Status string } }
-	if err := json.Unmarshal(answer, &list); err != nil {
-		return fmt.Errorf("publish: read the answer: %w", err)
-	}
-	accepted := 0
-	for _, e := range list.Events {
-		if e.Status == "accepted" {
-			accepted++
+	for tries := 1; ; tries++ {
+		code, answer, err := exchange(ctx, http.MethodPost, string(p)+"/v1/shops/"+shop+"/events", http.Header{"Content-Type": {contentType}}, text)
+		if err == nil && code == http.StatusServiceUnavailable && tries < 30 {
+			time.Sleep(2 * time.Second)
+			continue
 		}
+		if err == nil && code != http.StatusAccepted {
+			err = fmt.Errorf("answered %d: %.1000s", code, answer)
+		}
+		if err == nil {
+			err = json.Unmarshal(answer, &list)
+		}
+		if err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
+		taken := 0
+		for _, e := range list.Events {
+			if e.Status == "accepted" || tries > 1 && e.Status == "duplicate" {
+				taken++
+			}
+		}
+		if taken != events {
+			return fmt.Errorf("publish: %d of %d new events were accepted: %.1000s", taken, events, answer)
+		}
+		return nil
 	}
-	if accepted != events {
-		return fmt.Errorf("publish: %d of %d new events were accepted: %.1000s", accepted, events, answer)
-	}
-	return nil
 }
 
 // client keeps as many connections as there are requests at once, with the buffers that the sender has.
@@ -116,24 +126,29 @@ var client = &http.Client{
 
 // do sends a request, checks the answer's status, and gives its body.
 func do(ctx context.Context, method, url string, h http.Header, body string, want int) ([]byte, error) {
+	code, answer, err := exchange(ctx, method, url, h, body)
+	if err == nil && code != want {
+		err = fmt.Errorf("%s %s answered %d: %.1000s", method, url, code, answer)
+	}
+	return answer, err
+}
+
+// exchange sends a request, and gives the answer's status and body.
+func exchange(ctx context.Context, method, url string, h http.Header, body string) (code int, answer []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	req.Header = h
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", method, url, err)
+	if answer, err = io.ReadAll(resp.Body); err != nil {
+		return 0, nil, fmt.Errorf("%s %s: %w", method, url, err)
 	}
-	if resp.StatusCode != want {
-		return nil, fmt.Errorf("%s %s answered %s: %.1000s", method, url, resp.Status, answer)
-	}
-	return answer, nil
+	return resp.StatusCode, answer, nil
 }
 
 // getJSON reads what lies at a URL.

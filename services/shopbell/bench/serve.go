@@ -36,33 +36,41 @@ func startServe(ctx context.Context, program, dir, profile string) (*serve, erro
 		return nil, err
 	}
 	s := &serve{log: filepath.Join(dir, "serve.log"), child: c, gone: make(chan struct{}), profiled: profile != ""}
+	if err := s.start(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// start starts the process, and returns once it says where its REST edge is.
+func (s *serve) start() error {
 	log, err := os.Create(s.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c.Stdout, c.Stderr = log, log
-	err = c.Start()
+	s.child.Stdout, s.child.Stderr = log, log
+	err = s.child.Start()
 	_ = log.Close() // the child has its own
 	if err != nil {
-		return nil, err
+		return err
 	}
-	go func() { s.err = c.Wait(); close(s.gone) }()
+	go func() { s.err = s.child.Wait(); close(s.gone) }()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		text, err := os.ReadFile(s.log)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if _, rest, ok := strings.Cut(string(text), " rest="); ok {
 			if s.url, _, ok = strings.Cut(rest, " "); ok {
-				return s, nil
+				return nil
 			}
 		}
 		if err := s.ended(); err != nil {
-			return nil, fmt.Errorf("%w, and said:\n%s", err, text)
+			return fmt.Errorf("%w, and said:\n%s", err, text)
 		}
 	}
 	s.kill()
-	return nil, errors.New("it is not ready after 30s")
+	return errors.New("it is not ready after 30s")
 }
 
 // ended is an error when the program has ended, which it should not by itself.

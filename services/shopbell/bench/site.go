@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -43,6 +44,7 @@ type site struct {
 	healthy sync.Map // by path: *spot
 
 	manners []atomic.Value // by number: manner
+	watch   func(number int, r *http.Request) (answered func(taken bool))
 }
 
 // spot is what one receiver has seen.
@@ -60,8 +62,9 @@ type spot struct {
 // arrival is an event that has arrived for the first time.
 type arrival struct{ key, number int }
 
-// startSite starts receivers that are all well; it ends with ctx.
-func startSite(ctx context.Context, receivers int) (*site, error) {
+// startSite starts receivers that are all well; it ends with ctx. Watch, if there is one, is called with each request, and
+// what it gives when the request was answered: taken is 2xx.
+func startSite(ctx context.Context, receivers int, watch func(number int, r *http.Request) (answered func(taken bool))) (*site, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -77,7 +80,7 @@ func startSite(ctx context.Context, receivers int) (*site, error) {
 		_, _ = z.Write(make([]byte, 1<<20)) // into memory
 	}
 	_ = z.Close()
-	s := &site{url: "http://" + l.Addr().String(), silent: "http://" + mute.Addr().String(), ended: ctx.Done(), zeros: packed.Bytes(), manners: make([]atomic.Value, receivers)}
+	s := &site{url: "http://" + l.Addr().String(), silent: "http://" + mute.Addr().String(), ended: ctx.Done(), zeros: packed.Bytes(), manners: make([]atomic.Value, receivers), watch: watch}
 	for i := range s.manners {
 		s.manners[i].Store(well)
 	}
@@ -161,6 +164,22 @@ func (s *site) target(load string, number int, m manner) string {
 	return s.url + path
 }
 
+// register makes a webhook of a shop that wants the events of a type of its own, and gives its id. At is where the REST edge
+// is.
+func (s *site) register(ctx context.Context, at, shop string, number int, m manner, policy string) (id string, err error) {
+	text := fmt.Sprintf(`{"url":%q,"events":[%q],"profile":"standard","policy":%s}`, s.target(place, number, m), typeOf(number), policy)
+	answer, err := do(ctx, http.MethodPost, at+"/v1/shops/"+shop+"/webhooks", http.Header{"Content-Type": {"application/json"}}, text, http.StatusOK)
+	if err != nil {
+		return "", fmt.Errorf("register a webhook: %w", err)
+	}
+	s.manners[number].Store(m)
+	var made struct{ ID string }
+	if err := json.Unmarshal(answer, &made); err != nil || made.ID == "" {
+		return "", fmt.Errorf("register a webhook: the answer %.200q has no id: %w", answer, err)
+	}
+	return made.ID, nil
+}
+
 func (s *site) spot(load string, number int) *spot {
 	v, _ := s.healthy.LoadOrStore("/"+load+"/"+strconv.Itoa(number), &spot{seen: map[string]bool{}})
 	return v.(*spot)
@@ -172,6 +191,11 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil || number >= len(s.manners) {
 		http.NotFound(w, r)
 		return
+	}
+	taken := false
+	if s.watch != nil {
+		answered := s.watch(number, r)
+		defer func() { answered(taken) }()
 	}
 	p := s.spot(load, number)
 	request := p.requests.Add(1)
@@ -208,6 +232,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
+	taken = true
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if id := r.Header.Get("webhook-id"); p.seen[id] {
