@@ -1,5 +1,5 @@
 // Command bench measures the log's stores: what writing costs, how large it becomes, and how long each kind of search
-// takes in it. It prints tables in Markdown.
+// takes in it. Progress goes to standard error; at the end come tables in Markdown, as they stand in docs/log.md.
 package main
 
 import (
@@ -50,6 +50,7 @@ func bench() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	var reports []*report
 	for name := range strings.SplitSeq(*names, ",") {
 		open := map[string]func(context.Context, string) (*subject, error){"sqlite": openSQLite, "postgres": openPostgres}[name]
 		if open == nil {
@@ -59,11 +60,22 @@ func bench() (err error) {
 		if err != nil {
 			return fmt.Errorf("open %s: %w", name, err)
 		}
-		if err := errors.Join(measure(ctx, s, *rows), s.close()); err != nil {
+		r, err := measure(ctx, s, *rows)
+		if err := errors.Join(err, s.close()); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		reports = append(reports, r)
 	}
+	printReports(reports)
 	return nil
+}
+
+// began is when this program was started.
+var began = time.Now()
+
+// progress tells the person who waits.
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(began).Round(time.Second), fmt.Sprintf(format, args...))
 }
 
 // subject is a store that is measured.
@@ -133,20 +145,20 @@ func openPostgres(ctx context.Context, dir string) (*subject, error) {
 	}, nil
 }
 
-func measure(ctx context.Context, s *subject, rows int) error {
-	w := newWorld(rows)
-	fmt.Printf("\n## %s with %d attempts\n\n", s.name, rows)
-	if err := write(ctx, s, w); err != nil {
-		return err
+func measure(ctx context.Context, s *subject, rows int) (*report, error) {
+	w, r := newWorld(rows), &report{name: s.name}
+	if err := write(ctx, s, w, r); err != nil {
+		return nil, err
 	}
-	if err := search(ctx, s, w); err != nil {
-		return err
+	if err := search(ctx, s, w, r); err != nil {
+		return nil, err
 	}
-	return forget(ctx, s, w)
+	return r, forget(ctx, s, w, r)
 }
 
 // forget forgets the first three days of thirty, while a writer writes small batches and notes how long each took.
-func forget(ctx context.Context, s *subject, w *world) error {
+func forget(ctx context.Context, s *subject, w *world, r *report) error {
+	progress("%s: forgetting the oldest tenth", s.name)
 	forgotten := make(chan struct{})
 	var longest time.Duration
 	var beside sync.WaitGroup
@@ -172,22 +184,25 @@ func forget(ctx context.Context, s *subject, w *world) error {
 	took, cpu := time.Since(began), used()-ownBefore+s.server()-serverBefore
 	close(forgotten)
 	beside.Wait()
-	fmt.Printf("\nForgetting the oldest tenth took %.1f s and %.1f CPU-s, with a writer of small batches beside it, whose longest took %.0f ms.\n",
-		took.Seconds(), cpu.Seconds(), ms(longest))
+	r.forgot = fmt.Sprintf("%s: %.1f s and %.1f CPU-s, with a writer of small batches beside it, whose longest took %.0f ms.",
+		s.name, took.Seconds(), cpu.Seconds(), ms(longest))
 	return errors.Join(err, errWrite)
 }
 
 // write writes all of the world, and says what it cost at the beginning, in the middle and at the end.
-func write(ctx context.Context, s *subject, w *world) error {
-	fmt.Printf("| attempts | attempts/s | CPU-s per 1,000 | of these in the server | bytes per attempt |\n|---|---|---|---|---|\n")
+func write(ctx context.Context, s *subject, w *world, r *report) error {
 	var spent, own, server time.Duration
-	since, next := 0, w.rows/10
+	since, next, told := 0, w.rows/10, time.Now()
 	for batch := range w.batches() {
 		began, ownBefore, serverBefore := time.Now(), used(), s.server()
 		if err := s.Write(ctx, batch); err != nil {
 			return err
 		}
 		spent, own, server = spent+time.Since(began), own+used()-ownBefore, server+s.server()-serverBefore
+		if now := time.Now(); now.Sub(told) > 10*time.Second {
+			told = now
+			progress("%s: %d of %d attempts written", s.name, w.made, w.rows)
+		}
 		if w.made == since || w.made < next && w.made < w.rows {
 			continue
 		}
@@ -196,8 +211,11 @@ func write(ctx context.Context, s *subject, w *world) error {
 			return err
 		}
 		n := float64(w.made - since)
-		fmt.Printf("| %d | %.0f | %.3f | %.3f | %d |\n", w.made, n/spent.Seconds(), (own+server).Seconds()/n*1000,
-			server.Seconds()/n*1000, size/int64(w.made))
+		cpu := fmt.Sprintf("%.3f", (own+server).Seconds()/n*1000)
+		if server > 0 {
+			cpu += fmt.Sprintf(", %.3f", server.Seconds()/n*1000)
+		}
+		r.writes = append(r.writes, []string{fmt.Sprint(w.made), fmt.Sprintf("%.0f", n/spent.Seconds()), cpu, fmt.Sprint(size / int64(w.made))})
 		spent, own, server, since, next = 0, 0, 0, w.made, next+w.rows*3/10
 	}
 	return nil
