@@ -142,7 +142,7 @@ const reachTimeout = 5 * time.Second
 // open opens the store. reach is nil, or what says whether a store that is away can be used.
 func open(ctx context.Context, where string) (st store.Store, reach func(context.Context) error, err error) {
 	if path, ok := strings.CutPrefix(where, "sqlite:"); ok {
-		st, err = sqlite.Open(ctx, path)
+		st, err = sqlite.Open(context.WithoutCancel(ctx), path) // its migrations take as long as they do
 		return st, nil, err
 	}
 	pg, err := postgres.New(where)

@@ -146,7 +146,7 @@ func (s *Store) Expunge(ctx context.Context, shopID string, these store.Events) 
 		return done, fmt.Errorf("expunge deliveries of %s: %w", shopID, err)
 	}
 	if these.All {
-		return done, s.expungeAllEvents(ctx, shopID, &done)
+		return done, errors.Join(s.expungeAllEvents(ctx, shopID, &done), s.expungeTypes(ctx, shopID))
 	}
 	for id := range wanted {
 		if err := errors.Join(

@@ -190,7 +190,7 @@ func (s *Store) patrol(ctx context.Context, until time.Time) error {
 			return fmt.Errorf("forget old decisions: %w", err)
 		}
 	}
-	return nil
+	return s.forgetTypes(ctx, until)
 }
 
 // giveBack cuts the write-ahead log and the file, where they are larger than is their share: after a burst, or when less

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"shopbell.dev/pkg/id"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+
 	"shopbell.dev/services/log/store"
 )
 
@@ -20,6 +23,11 @@ func TestDeliveries_ReadsNoMoreThanItMust(t *testing.T) {
 	}
 	defer closed(t, s)
 	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	if err := s.Write(context.Background(), store.Batch{Records: []*busv1.Record{{
+		ShopId: "shop", EventType: "paid", What: &busv1.Record_Change{Change: &busv1.StatusChange{DeliveryId: id.New(id.Delivery, at), Status: "held"}},
+	}}}); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name   string
 		filter store.Filter
@@ -27,7 +35,9 @@ func TestDeliveries_ReadsNoMoreThanItMust(t *testing.T) {
 	}{
 		{"a shop's", store.Filter{}, "COVERING INDEX deliveries_by_shop (shop_id=?)"},
 		{"a shop's next page", store.Filter{Before: "dlv_1"}, "COVERING INDEX deliveries_by_shop (shop_id=? AND id<?)"},
-		{"a shop's of a type", store.Filter{EventType: "paid"}, "COVERING INDEX deliveries_by_shop (shop_id=?)"},
+		{"a shop's of a type", store.Filter{EventType: "paid"}, "COVERING INDEX deliveries_by_shop (shop_id=? AND id>? AND id<?)"},
+		{"a shop's of a type, the next page", store.Filter{EventType: "paid", Before: store.FirstID(at.Add(time.Minute))}, "COVERING INDEX deliveries_by_shop (shop_id=? AND id>? AND id<?)"},
+		{"a webhook's of a type", store.Filter{EventType: "paid", WebhookID: "wh_1"}, "COVERING INDEX deliveries_by_webhook (shop_id=? AND webhook_id=? AND id>? AND id<?)"},
 		{"a shop's of a time", store.Filter{From: at, To: at.Add(time.Hour)}, "COVERING INDEX deliveries_by_shop (shop_id=? AND id>? AND id<?)"},
 		{"a shop's by status", store.Filter{Status: "failed"}, "COVERING INDEX deliveries_troubled (shop_id=?)"},
 		{"a shop's by code", store.Filter{Codes: store.Codes{Low: 400, High: 499}}, "COVERING INDEX deliveries_troubled (shop_id=?)"},
@@ -52,7 +62,11 @@ func TestDeliveries_ReadsNoMoreThanItMust(t *testing.T) {
 			t.Errorf("%s: got plan %q, want the rows of %q alone", test.name, plan, test.search)
 		}
 	}
+	if plan, err := s.Explain(context.Background(), store.Filter{ShopID: "shop", EventType: "nobody has it", Limit: 50}); err != nil || !strings.HasPrefix(plan, "SEARCH types") {
+		t.Errorf("a type that nobody has: got plan %q, error %v, want no delivery read", plan, err)
+	}
 	for _, query := range []string{
+		`SELECT day FROM types WHERE shop_id = ? AND event_type = ? ORDER BY day DESC`,
 		`SELECT ` + stateColumns + ` FROM deliveries WHERE shop_id = ? AND id IN (SELECT value FROM json_each(?))`,
 		`SELECT delivery_id, number, started_at, record FROM attempts
 			WHERE shop_id = ? AND delivery_id IN (SELECT value FROM json_each(?)) ORDER BY delivery_id, number, started_at`,

@@ -114,8 +114,23 @@ func (r reader) list(ctx context.Context, f store.Filter) ([]store.State, error)
 		}
 		ids = store.DeliveryIDs(decision.Decision)
 	}
-	query, args := listQuery(f, late, ids)
-	return collect(ctx, r, query, args, scanState)
+	spans, err := r.spans(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	var found []store.State
+	for _, span := range spans {
+		span.Limit = f.Limit - len(found)
+		query, args := listQuery(span, late, ids)
+		states, err := collect(ctx, r, query, args, scanState)
+		if err != nil {
+			return nil, err
+		}
+		if found = append(found, states...); len(found) == f.Limit {
+			break
+		}
+	}
+	return found, nil
 }
 
 // listQuery finds the ids of the page in an index alone where it can, and only then reads the rows. ids are those of the
@@ -354,14 +369,18 @@ func jsonList(texts []string) string {
 	return string(b)
 }
 
-// Explain says how SQLite finds the deliveries that a filter chooses.
+// Explain says how SQLite finds the deliveries that a filter chooses; of a type, on the newest days that have any.
 func (s *Store) Explain(ctx context.Context, f store.Filter) (string, error) {
 	return snapshot(ctx, s.reader, func(r reader) (string, error) {
 		late, err := r.lateness(ctx, f)
 		if err != nil {
 			return "", err
 		}
-		query, args := listQuery(f, late, nil)
+		spans, err := r.spans(ctx, f)
+		if err != nil || len(spans) == 0 {
+			return "SEARCH types USING PRIMARY KEY (shop_id=? AND event_type=?)", err
+		}
+		query, args := listQuery(spans[0], late, nil)
 		steps, err := collect(ctx, r, `EXPLAIN QUERY PLAN `+query, args, func(row scanner) (step string, err error) {
 			var id, parent, unused int
 			err = row.Scan(&id, &parent, &unused, &step)

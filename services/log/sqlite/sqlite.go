@@ -34,6 +34,7 @@ type Store struct {
 	statements statements // of the writer
 	reader     *sql.DB
 	path       string
+	types      types
 
 	forgetting sync.Mutex // guards patrolled, and that there is one at a time
 	patrolled  [2]string  // the last decision that Forget has looked at

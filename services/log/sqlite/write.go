@@ -29,6 +29,7 @@ type statements struct {
 	insertDelivery, readDelivery, updateDelivery *sql.Stmt
 	updateBase                                   *sql.Stmt
 	insertAttempt, insertChange, raiseLateness   *sql.Stmt
+	insertType                                   *sql.Stmt
 	readStats, writeStats, readForgotten         *sql.Stmt
 }
 
@@ -61,6 +62,7 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 		raiseLateness: one(`INSERT INTO lateness (day, late) VALUES (?,?)
 			ON CONFLICT (day) DO UPDATE SET late = excluded.late WHERE late < excluded.late`),
 
+		insertType: one(`INSERT INTO types (shop_id, event_type, day) VALUES (?,?,?) ON CONFLICT DO NOTHING`),
 		readStats:  one(readStats),
 		writeStats: one(writeStats),
 
@@ -76,7 +78,7 @@ func prepare(ctx context.Context, db *sql.DB) (statements, error) {
 func (s statements) on(ctx context.Context, tx *sql.Tx) statements {
 	for _, stmt := range []**sql.Stmt{
 		&s.insertEvent, &s.insertDecision, &s.readDecision, &s.updateDecision,
-		&s.insertDelivery, &s.readDelivery, &s.updateDelivery, &s.updateBase, &s.insertAttempt, &s.insertChange, &s.raiseLateness,
+		&s.insertDelivery, &s.readDelivery, &s.updateDelivery, &s.updateBase, &s.insertAttempt, &s.insertChange, &s.raiseLateness, &s.insertType,
 		&s.readStats, &s.writeStats, &s.readForgotten,
 	} {
 		*stmt = tx.StmtContext(ctx, *stmt)
@@ -85,8 +87,15 @@ func (s statements) on(ctx context.Context, tx *sql.Tx) statements {
 }
 
 // Write implements store.Store.
-func (s *Store) Write(ctx context.Context, batch store.Batch) error {
+func (s *Store) Write(ctx context.Context, batch store.Batch) (err error) {
 	rows := batch.Rows()
+	s.types.mu.Lock()
+	defer s.types.mu.Unlock()
+	defer func() {
+		if err != nil {
+			s.types.known = nil // it may hold what was not committed
+		}
+	}()
 	tx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin writing the log: %w", err)
@@ -94,7 +103,7 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 	defer tx.Rollback()
 	// The driver starts a goroutine for every statement whose context can end. The transaction has ours: when it ends,
 	// the next statement fails.
-	w := writer{statements: s.statements.on(ctx, tx), tally: make(store.Tally)}
+	w := writer{statements: s.statements.on(ctx, tx), tally: make(store.Tally), types: &s.types}
 	var forgotten sql.NullInt64
 	if err := w.readForgotten.QueryRowContext(ctx).Scan(&forgotten); err != nil {
 		return fmt.Errorf("read what was forgotten: %w", err)
@@ -113,6 +122,7 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 type writer struct {
 	statements
 	tally     store.Tally
+	types     *types    // locked
 	forgotten time.Time // see store.Tally.Made
 }
 
@@ -179,7 +189,7 @@ func (w writer) delivery(ctx context.Context, d store.State) error {
 	}
 	if made {
 		w.tally.Made(d, w.forgotten)
-		return nil
+		return w.typed(ctx, d)
 	}
 	stored, err := scanState(w.readDelivery.QueryRowContext(ctx, d.ShopID, d.ID))
 	if err != nil {
@@ -193,6 +203,9 @@ func (w writer) delivery(ctx context.Context, d store.State) error {
 	args := stateArgs(merged)[3:]
 	if base := args[:5]; !slices.Equal(base, stateArgs(stored)[3:8]) {
 		if _, err := w.exec(ctx, w.updateBase, append(slices.Clone(base), d.ShopID, d.ID)...); err != nil {
+			return err
+		}
+		if err := w.typed(ctx, merged); err != nil {
 			return err
 		}
 	}

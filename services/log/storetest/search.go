@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,6 +112,62 @@ func combinations() func(yield func(store.Filter) bool) {
 		}
 		grow(store.Filter{ShopID: "shop"}, 0)
 	}
+}
+
+// findsTypes: a store may know which types there are, and that must hold in whichever order things are written, for ids that
+// nobody of us made, and when detail is forgotten or expunged.
+func findsTypes(t *testing.T, s bundle) {
+	const day = 24 * 60 * 60 // seconds
+	typed := func(r *busv1.Record, eventType string) *busv1.Record { r.EventType = eventType; return r }
+	made := func(n int, eventType string) string {
+		r := typed(changed("shop", fmt.Sprintf("evt_%d", n), "wh", deliveryID(n), time.Duration(n)*time.Second, "held"), eventType)
+		r.GetChange().MatchedAt = r.GetAt()
+		s.write(store.Batch{Records: []*busv1.Record{r}})
+		return deliveryID(n)
+	}
+	list := func(f store.Filter) []string { f.ShopID = "shop"; return s.list(f) }
+
+	// A rare type on three days, two of them in a row, among a frequent one; the newest first.
+	var rare []string
+	for _, n := range []int{0, 1, 3 * day, 4 * day, 9 * day} {
+		rare = append(rare, made(n, "rare"))
+		made(n+2, "frequent")
+		made(n+day+5, "frequent")
+	}
+	slices.Reverse(rare)
+	same(t, "a rare type", list(store.Filter{EventType: "rare"}), rare)
+	same(t, "a rare type behind a page that ends on a day without any", list(store.Filter{EventType: "rare", Before: deliveryID(6 * day)}), rare[1:])
+	same(t, "a rare type behind one of its own", list(store.Filter{EventType: "rare", Before: rare[1]}), rare[2:])
+	same(t, "a rare type since one of its own", list(store.Filter{EventType: "rare", Since: rare[2]}), rare[:3])
+	same(t, "a rare type by status", list(store.Filter{EventType: "rare", Status: "held"}), rare)
+	same(t, "a rare type of a time", list(store.Filter{EventType: "rare", From: noon.Add(time.Hour), To: noon.Add(5 * 24 * time.Hour)}), rare[1:3])
+	same(t, "a type that nobody has", list(store.Filter{EventType: "none"}), []string{})
+
+	// A record that lacks the type comes first.
+	made(20*day, "")
+	same(t, "before its type is known", list(store.Filter{EventType: "late"}), []string{})
+	made(20*day, "late")
+	same(t, "afterwards", list(store.Filter{EventType: "late"}), []string{deliveryID(20 * day)})
+
+	// Ids that hold no time, or not as ours do.
+	small := strings.ToLower(deliveryID(5))
+	for id, eventType := range map[string]string{"a": "odd", "z": "odd", small: "small"} {
+		s.write(store.Batch{Records: []*busv1.Record{typed(changed("shop", "evt_odd", "wh", id, 0, "held"), eventType)}})
+	}
+	same(t, "odd ids", list(store.Filter{EventType: "odd"}), []string{"z", "a"})
+	same(t, "an id in small letters", list(store.Filter{EventType: "small"}), []string{small})
+
+	// What is forgotten and comes up again is found again.
+	if _, err := s.Forget(context.Background(), noon.Add(30*24*time.Hour), store.Keep{Age: 24 * 24 * time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "after forgetting", list(store.Filter{EventType: "rare"}), rare[:1])
+	made(3*day, "rare")
+	same(t, "what was still under way", list(store.Filter{EventType: "rare"}), []string{rare[0], deliveryID(3 * day)})
+	s.expunge("shop", store.Events{All: true})
+	same(t, "after expunging", list(store.Filter{EventType: "rare"}), []string{})
+	made(3*day, "rare")
+	same(t, "what comes after expunging", list(store.Filter{EventType: "rare"}), []string{deliveryID(3 * day)})
 }
 
 // searchesText: an order's number or a customer's address, as a person types it.

@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t testing.TB) store.Store) {
 		{"an event's two decisions both count", mergesDecisions},
 		{"an attempt is found by its event once the decision is there", attemptBeforeDecision},
 		{"all filters work alone and together", filters},
+		{"a type is found on whichever days it was, and one that nobody has at once", findsTypes},
 		{"text is found in the data of events, and a search says how far it got", searchesText},
 		{"times are found however long matching took", findsLateMatches},
 		{"pages stay as they are while rows come", pages},

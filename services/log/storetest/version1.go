@@ -45,7 +45,7 @@ func Migrated(t *testing.T, migrated, fresh store.Store) {
 	now.write(version1()...)
 	compare := func(what string) {
 		t.Helper()
-		filters := []store.Filter{{ShopID: "shop"}, {ShopID: "other"}, {ShopID: "shop", Status: "failed", WebhookID: "wh_2"}}
+		filters := []store.Filter{{ShopID: "shop"}, {ShopID: "other"}, {ShopID: "shop", Status: "failed", WebhookID: "wh_2"}, {ShopID: "shop", EventType: "order_created"}}
 		for _, f := range filters {
 			if len(now.list(f)) == 0 {
 				t.Fatalf("%s: nothing to compare in %+v", what, f)
