@@ -257,11 +257,8 @@ func anew(known *store.Delivery, now time.Time) (*contract.Delivery, error) {
 		ID: was.GetId(), WebhookID: was.GetWebhookId(), MatchedAt: was.GetCreatedAt().AsTime(), Attempt: int(was.GetAttemptsMade()) + 1,
 		Event: contract.Event{ShopID: was.GetShopId(), ID: was.GetEventId(), Type: was.GetEventType(), AcceptedAt: was.GetCreatedAt().AsTime()},
 	}
-	if e := known.Event; e != nil {
-		d.Event = contract.Event{
-			ShopID: e.GetShopId(), ID: e.GetId(), Type: e.GetType(), Action: e.GetAction(), OccurredAt: e.GetOccurredAt(),
-			Environment: e.GetEnvironment(), Key: e.GetKey(), ContentType: e.GetContentType(), AcceptedAt: e.GetAcceptedAt().AsTime(), Data: e.GetData(),
-		}
+	if known.Event != nil {
+		d.Event = eventOf(known.Event)
 	}
 	switch {
 	case known.BodyKnown:
@@ -272,6 +269,14 @@ func anew(known *store.Delivery, now time.Time) (*contract.Delivery, error) {
 		return nil, fault.New(fault.Precondition, "the log no longer has the data of this delivery, so it cannot be sent again; publish the event anew")
 	}
 	return d, nil
+}
+
+// eventOf is an event of the log as it lay on the bus.
+func eventOf(e *shopbellv1.Event) contract.Event {
+	return contract.Event{
+		ShopID: e.GetShopId(), ID: e.GetId(), Type: e.GetType(), Action: e.GetAction(), OccurredAt: e.GetOccurredAt(),
+		Environment: e.GetEnvironment(), Key: e.GetKey(), ContentType: e.GetContentType(), AcceptedAt: e.GetAcceptedAt().AsTime(), Data: e.GetData(),
+	}
 }
 
 // bodyPending says that a delivery's event is still to come: the log follows deliveries and events by consumers of

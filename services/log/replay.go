@@ -184,7 +184,7 @@ func (r *replays) countEvents(ctx context.Context, state *logv1.ReplayState) err
 		return state.Replay.Total <= maxReplay
 	})
 	if err != nil {
-		return fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
+		return err
 	}
 	return tooMany(state.Replay.Total)
 }
@@ -214,8 +214,9 @@ func (r *replays) checkEvents(ctx context.Context, asked *logv1.CreateReplayRequ
 	if err != nil {
 		return fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
 	}
-	if kept := events.CachedInfo().Config.MaxAge; time.Since(from) > kept {
-		return fault.Field("from", "events stay on the bus for %s, and older ones can no longer be matched anew; choose a time after %s, or send deliveries that were made of them again",
+	// Detail without end has none here either.
+	if kept := max(events.CachedInfo().Config.MaxAge, r.log.cfg.Keep); r.log.cfg.Keep > 0 && time.Since(from) > kept {
+		return fault.Field("from", "events are kept for %s, and what is older is forgotten; choose a time after %s",
 			kept, time.Now().Add(-kept).UTC().Format(time.RFC3339))
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -22,7 +21,6 @@ import (
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
-	logv1 "shopbell.dev/proto/shopbell/log/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 
 	"shopbell.dev/services/log/store"
@@ -389,44 +387,6 @@ func (w *reached) reach(ctx context.Context, webhookID string) error {
 	return nil
 }
 
-// placed is an event and its place on the bus.
-type placed struct {
-	contract.Event
-	sequence uint64
-}
-
-// events gives the events that a job sends to its webhook, in their order, from behind its cursor on.
-func (r *replays) events(ctx context.Context, state *logv1.ReplayState, w *webhook.Webhook, give func(placed) (more bool)) error {
-	asked := state.Replay.Asked
-	from, to := asked.GetFrom().AsTime(), asked.GetTo().AsTime()
-	// The bus stores an event a moment after it was accepted.
-	begin := bus.From{Time: from}
-	if state.Cursor != "" {
-		n, err := strconv.ParseUint(state.Cursor, 10, 64)
-		if err != nil {
-			return fmt.Errorf("cursor of the job: %w", err)
-		}
-		begin = bus.From{Sequence: n + 1}
-	}
-	return r.log.env.Bus.Read(ctx, contract.Events, contract.ShopEventSubjects(asked.GetShopId()), begin, func(m bus.Message) bool {
-		meta, err := m.Metadata()
-		if err != nil || meta.Sequence.Stream > state.LastEvent {
-			return false
-		}
-		e, err := contract.ParseEvent(m.Headers(), m.Data())
-		switch {
-		case err != nil, asked.GetEventType() != "" && e.Type != asked.GetEventType(), !w.Subscribes(e.Type):
-			return true
-		case e.AcceptedAt.Before(from), !e.AcceptedAt.Before(to):
-			return true
-		}
-		if yes, _ := w.Wants(&e, webhook.View(&e)); !yes {
-			return true
-		}
-		return give(placed{e, meta.Sequence.Stream})
-	})
-}
-
 // eventSource gives the events of a time span as deliveries to one webhook.
 type eventSource struct {
 	*replays
@@ -504,6 +464,6 @@ func (s *eventSource) parcel(ctx context.Context, e *placed, w *webhook.Webhook)
 	}
 	return parcel{
 		msgs:   []*nats.Msg{contract.RecordMessage(e.ShopID, d.WebhookID, value, a.replay+"/"+d.ID+"/decision"), d.Message()},
-		cursor: strconv.FormatUint(e.sequence, 10),
+		cursor: e.spot.String(),
 	}, nil
 }

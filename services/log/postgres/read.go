@@ -3,7 +3,6 @@ package postgres
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -45,6 +44,19 @@ func (s *Store) Event(ctx context.Context, shopID, eventID string) (*store.Event
 			return nil, fmt.Errorf("read the attempts of event %s/%s: %w", shopID, eventID, err)
 		}
 		return store.NewEvent(event, decision, states, attempts, changes), nil
+	})
+}
+
+// Events implements store.Store.
+func (s *Store) Events(ctx context.Context, f store.EventsFilter) ([]*shopbellv1.Event, error) {
+	return snapshot(ctx, s, func(r reader) ([]*shopbellv1.Event, error) {
+		rows, err := collect(ctx, r, `SELECT `+eventColumns+` FROM events
+			WHERE accepted_at >= $1 AND accepted_at < $2 AND shop_id = $3 AND (accepted_at > $1 OR id > $4)
+			ORDER BY accepted_at, id LIMIT $5`, []any{f.From, f.To, store.Key(f.ShopID), f.After, f.Limit}, scanEvent)
+		if err != nil {
+			return nil, fmt.Errorf("list events of %s: %w", f.ShopID, err)
+		}
+		return store.EventsOf(rows), nil
 	})
 }
 
@@ -321,13 +333,17 @@ func snapshot[T any](ctx context.Context, s *Store, read func(reader) (T, error)
 
 // event is nil when it is not there.
 func (r reader) event(ctx context.Context, shopID, id string) (*store.EventRow, error) {
-	e := &store.EventRow{ShopID: shopID, ID: id}
-	err := r.tx.QueryRow(ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id, accepted_by,
-		accepted_at, data FROM events WHERE shop_id = $1 AND id = $2 ORDER BY accepted_at LIMIT 1`, shopID, id).
-		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &e.AcceptedBy, &e.AcceptedAt, &e.Data)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // the doc says so
+	all, err := collect(ctx, r, `SELECT `+eventColumns+` FROM events WHERE shop_id = $1 AND id = $2 ORDER BY accepted_at LIMIT 1`,
+		[]any{shopID, id}, scanEvent)
+	if err != nil || len(all) == 0 {
+		return nil, err
 	}
+	return &all[0], nil
+}
+
+func scanEvent(row pgx.CollectableRow) (e store.EventRow, err error) {
+	err = row.Scan(&e.ShopID, &e.ID, &e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &e.AcceptedBy,
+		&e.AcceptedAt, &e.Data)
 	e.AcceptedAt = e.AcceptedAt.UTC()
 	return e, err
 }

@@ -45,6 +45,20 @@ func (s *Store) Event(ctx context.Context, shopID, eventID string) (*store.Event
 	})
 }
 
+// Events implements store.Store.
+func (s *Store) Events(ctx context.Context, f store.EventsFilter) ([]*shopbellv1.Event, error) {
+	return snapshot(ctx, s.reader, func(r reader) ([]*shopbellv1.Event, error) {
+		from := f.From.UnixMicro()
+		rows, err := collect(ctx, r, `SELECT `+eventColumns+` FROM events INDEXED BY events_by_time
+			WHERE accepted_at >= ? AND accepted_at < ? AND shop_id = ? AND (accepted_at > ? OR id > ?)
+			ORDER BY accepted_at, id LIMIT ?`, []any{from, f.To.UnixMicro(), store.Key(f.ShopID), from, f.After, f.Limit}, scanEvent)
+		if err != nil {
+			return nil, fmt.Errorf("list events of %s: %w", f.ShopID, err)
+		}
+		return store.EventsOf(rows), nil
+	})
+}
+
 // Delivery implements store.Store.
 func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store.Delivery, error) {
 	return snapshot(ctx, s.reader, func(r reader) (*store.Delivery, error) {
@@ -256,14 +270,19 @@ func snapshot[T any](ctx context.Context, db *sql.DB, read func(reader) (T, erro
 
 // event is nil when it is not there.
 func (r reader) event(ctx context.Context, shopID, id string) (*store.EventRow, error) {
-	e := &store.EventRow{ShopID: shopID, ID: id}
-	var acceptedAt sql.NullInt64
-	err := r.tx.QueryRowContext(ctx, `SELECT type, action, occurred_at, environment, key, content_type, trace_id, accepted_by,
-		accepted_at, data FROM events WHERE shop_id = ? AND id = ?`, shopID, id).
-		Scan(&e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &e.AcceptedBy, &acceptedAt, &e.Data)
+	e, err := scanEvent(r.tx.QueryRowContext(ctx, `SELECT `+eventColumns+` FROM events WHERE shop_id = ? AND id = ?`, shopID, id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // the doc says so
 	}
+	return &e, err
+}
+
+const eventColumns = `shop_id, id, type, action, occurred_at, environment, key, content_type, trace_id, accepted_by, accepted_at, data`
+
+func scanEvent(row scanner) (e store.EventRow, err error) {
+	var acceptedAt sql.NullInt64
+	err = row.Scan(&e.ShopID, &e.ID, &e.Type, &e.Action, &e.OccurredAt, &e.Environment, &e.Key, &e.ContentType, &e.Trace, &e.AcceptedBy,
+		&acceptedAt, &e.Data)
 	e.AcceptedAt = fromMicros(acceptedAt)
 	return e, err
 }

@@ -100,6 +100,15 @@ func body(attempts []*busv1.AttemptMade, event *shopbellv1.Event) ([]byte, bool)
 	}
 }
 
+// EventsOf makes events of rows.
+func EventsOf(rows []EventRow) []*shopbellv1.Event {
+	events := make([]*shopbellv1.Event, len(rows))
+	for i := range rows {
+		events[i] = rows[i].proto()
+	}
+	return events
+}
+
 func (r *EventRow) proto() *shopbellv1.Event {
 	return &shopbellv1.Event{
 		ShopId: r.ShopID, Id: r.ID, Type: r.Type, Action: r.Action, OccurredAt: r.OccurredAt,

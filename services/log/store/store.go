@@ -32,6 +32,10 @@ type Store interface {
 	// what was decided about it is there.
 	Event(ctx context.Context, shopID, eventID string) (*Event, error)
 
+	// Events lists the events of a shop that were accepted in a time span, with their data, the first first. Those of one
+	// microsecond come in the order of their ids.
+	Events(ctx context.Context, filter EventsFilter) ([]*shopbellv1.Event, error)
+
 	// Deliveries lists deliveries without bodies and attempts, the greatest id first, which is the newest. With a text
 	// in the filter it reads the data of their events, and at most so much of it: see Page.ReadTo.
 	Deliveries(ctx context.Context, filter Filter) (*Page, error)
@@ -102,6 +106,17 @@ type Events struct {
 
 // Expunged is how many rows were removed.
 type Expunged struct{ Events, Decisions, Deliveries, Attempts, Changes int64 }
+
+// EventsFilter chooses events of a shop.
+type EventsFilter struct {
+	ShopID string
+	// When they were accepted, in whole microseconds: From is in the span, To is not.
+	From, To time.Time
+	// After leaves out those that were accepted at From itself and whose ids are not greater: with the time and the id of
+	// the last one of a list, the next one begins behind it.
+	After string
+	Limit int
+}
 
 // Page is a part of a list of deliveries.
 type Page struct {

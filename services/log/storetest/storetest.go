@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t testing.TB) store.Store) {
 		{"a type is found on whichever days it was, and one that nobody has at once", findsTypes},
 		{"text is found in the data of events, and a search says how far it got", searchesText},
 		{"times are found however long matching took", findsLateMatches},
+		{"the events of a time span come in their order, page by page", listsEvents},
 		{"pages stay as they are while rows come", pages},
 		{"no shop sees what another has", keepsShopsApart},
 		{"awkward bytes in any text do not stick a batch", storesAwkwardTexts},
@@ -291,4 +292,38 @@ func writesWholeBatches(t *testing.T, s bundle) {
 	if got := s.list(store.Filter{ShopID: "shop", Limit: 500}); len(got) != 500 || !slices.Contains(got, deliveryID(499)) {
 		t.Errorf("rows after writing again: got %d, want 500", len(got))
 	}
+}
+
+func listsEvents(t *testing.T, s bundle) {
+	var want []string
+	for i := range 30 { // some in one moment, and not in the order of their ids
+		e := newEvent("shop", fmt.Sprintf("evt_%02d", (i*7)%30), []byte(`{"n":1}`))
+		e.AcceptedAt = after(time.Duration(i/3) * 24 * time.Hour)
+		other := newEvent("other", e.GetId(), nil)
+		other.AcceptedAt = e.GetAcceptedAt()
+		s.write(store.Batch{Events: []*shopbellv1.Event{e, other}})
+		if day := i / 3; day >= 2 && day < 8 {
+			want = append(want, fmt.Sprintf("%d %s", day, e.GetId()))
+		}
+	}
+	slices.Sort(want)
+	f := store.EventsFilter{ShopID: "shop", From: noon.Add(48 * time.Hour), To: noon.Add(8 * 24 * time.Hour), Limit: 4}
+	var got []string
+	for {
+		page, err := s.Events(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page {
+			got = append(got, fmt.Sprintf("%d %s", e.GetAcceptedAt().AsTime().Sub(noon)/(24*time.Hour), e.GetId()))
+			if string(e.GetData()) != `{"n":1}` || e.GetShopId() != "shop" {
+				t.Errorf("got %v, want the shop's event with its data", e)
+			}
+			f.From, f.After = e.GetAcceptedAt().AsTime(), e.GetId()
+		}
+		if len(page) < f.Limit {
+			break
+		}
+	}
+	same(t, "the events of six days", got, want)
 }

@@ -192,7 +192,7 @@ func TestReplay_SendsATimeSpansEventsToANewWebhook(t *testing.T) {
 			"nothing chosen":           {`{}`, "name at least one filter"},
 			"everything that ever was": {`{"to": "2026-05-01T10:30:00Z"}`, "name at least one filter"},
 			"events without from":      {fmt.Sprintf(`{"to_webhook_id": %q}`, w.ID), "from: it is missing"},
-			"events of long ago":       {fmt.Sprintf(`{"to_webhook_id": %q, "from": "2020-05-01T10:30:00Z"}`, w.ID), "from: events stay on the bus for 168h"},
+			"events of long ago":       {fmt.Sprintf(`{"to_webhook_id": %q, "from": "2020-05-01T10:30:00Z"}`, w.ID), "from: events are kept for 720h"},
 			"events and deliveries":    {fmt.Sprintf(`{"to_webhook_id": %q, "from": %q, "status": "failed"}`, w.ID, before), "status:"},
 			"too fast":                 {`{"status": "failed", "rate_per_second": 100000}`, "rate_per_second:"},
 			"an unknown field":         {`{"stauts": "failed"}`, "did you mean"},

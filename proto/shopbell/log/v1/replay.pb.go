@@ -43,7 +43,7 @@ type CreateReplayRequest struct {
 	// Only those whose last answer had this code ("404") or class ("4xx"); "none" is no answer at all.
 	ResponseCode string `protobuf:"bytes,6,opt,name=response_code,json=responseCode,proto3" json:"response_code,omitempty"`
 	// Only those created at this time or later. With to_webhook_id: events accepted then or later; it is needed, and may
-	// not be before what the bus still keeps.
+	// not be before what the log keeps.
 	From *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=from,proto3" json:"from,omitempty"`
 	// Only those created, or events accepted, before this time. Absent: now.
 	To *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=to,proto3" json:"to,omitempty"`
@@ -664,7 +664,8 @@ type ReplayState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The job as callers see it.
 	Replay *Replay `protobuf:"bytes,1,opt,name=replay,proto3" json:"replay,omitempty"`
-	// The last that was put on its way: a delivery's id, or an event's sequence in EVENTS. Empty: none.
+	// The last that was put on its way: a delivery's id; an event's sequence in EVENTS and the microsecond in which it was
+	// accepted; or, of an event that was read from the log, "log", that microsecond, and its id. Empty: none.
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// Deliveries' ids that part what is sent into pages, ascending, each the first of the page after it: the log lists the
 	// newest first, and a job sends the oldest first.
@@ -676,7 +677,9 @@ type ReplayState struct {
 	// The process that works on it. Empty: none.
 	Holder string `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"`
 	// When another process may take it over.
-	HeldUntil     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
+	HeldUntil *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
+	// Events that were accepted before are read from the log, since the bus no longer has all of them. Absent: none are.
+	FromLogBefore *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=from_log_before,json=fromLogBefore,proto3" json:"from_log_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -760,6 +763,13 @@ func (x *ReplayState) GetHeldUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ReplayState) GetFromLogBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FromLogBefore
+	}
+	return nil
+}
+
 var File_shopbell_log_v1_replay_proto protoreflect.FileDescriptor
 
 const file_shopbell_log_v1_replay_proto_rawDesc = "" +
@@ -818,7 +828,7 @@ const file_shopbell_log_v1_replay_proto_rawDesc = "" +
 	"\x06job_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05jobId\"z\n" +
 	"\x13CancelReplayRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\x1e\n" +
-	"\x06job_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05jobId\"\xf2\x01\n" +
+	"\x06job_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05jobId\"\xb6\x02\n" +
 	"\vReplayState\x12/\n" +
 	"\x06replay\x18\x01 \x01(\v2\x17.shopbell.log.v1.ReplayR\x06replay\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x14\n" +
@@ -828,7 +838,8 @@ const file_shopbell_log_v1_replay_proto_rawDesc = "" +
 	"last_event\x18\x04 \x01(\x04R\tlastEvent\x12\x16\n" +
 	"\x06holder\x18\x05 \x01(\tR\x06holder\x129\n" +
 	"\n" +
-	"held_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil2\xe0\x06\n" +
+	"held_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\x12B\n" +
+	"\x0ffrom_log_before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rfromLogBefore2\xe0\x06\n" +
 	"\rReplayService\x12\x82\x01\n" +
 	"\fCreateReplay\x12$.shopbell.log.v1.CreateReplayRequest\x1a\x17.shopbell.log.v1.Replay\"3\xca\xe1\x18\tlog:write\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/shops/{shop_id}/replays\x12\x89\x01\n" +
 	"\vListReplays\x12#.shopbell.log.v1.ListReplaysRequest\x1a$.shopbell.log.v1.ListReplaysResponse\"/\xca\xe1\x18\blog:read\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/shops/{shop_id}/replays\x12\x81\x01\n" +
@@ -873,23 +884,24 @@ var file_shopbell_log_v1_replay_proto_depIdxs = []int32{
 	1,  // 6: shopbell.log.v1.ListReplaysResponse.replays:type_name -> shopbell.log.v1.Replay
 	1,  // 7: shopbell.log.v1.ReplayState.replay:type_name -> shopbell.log.v1.Replay
 	9,  // 8: shopbell.log.v1.ReplayState.held_until:type_name -> google.protobuf.Timestamp
-	0,  // 9: shopbell.log.v1.ReplayService.CreateReplay:input_type -> shopbell.log.v1.CreateReplayRequest
-	2,  // 10: shopbell.log.v1.ReplayService.ListReplays:input_type -> shopbell.log.v1.ListReplaysRequest
-	4,  // 11: shopbell.log.v1.ReplayService.GetReplay:input_type -> shopbell.log.v1.GetReplayRequest
-	5,  // 12: shopbell.log.v1.ReplayService.PauseReplay:input_type -> shopbell.log.v1.PauseReplayRequest
-	6,  // 13: shopbell.log.v1.ReplayService.ResumeReplay:input_type -> shopbell.log.v1.ResumeReplayRequest
-	7,  // 14: shopbell.log.v1.ReplayService.CancelReplay:input_type -> shopbell.log.v1.CancelReplayRequest
-	1,  // 15: shopbell.log.v1.ReplayService.CreateReplay:output_type -> shopbell.log.v1.Replay
-	3,  // 16: shopbell.log.v1.ReplayService.ListReplays:output_type -> shopbell.log.v1.ListReplaysResponse
-	1,  // 17: shopbell.log.v1.ReplayService.GetReplay:output_type -> shopbell.log.v1.Replay
-	1,  // 18: shopbell.log.v1.ReplayService.PauseReplay:output_type -> shopbell.log.v1.Replay
-	1,  // 19: shopbell.log.v1.ReplayService.ResumeReplay:output_type -> shopbell.log.v1.Replay
-	1,  // 20: shopbell.log.v1.ReplayService.CancelReplay:output_type -> shopbell.log.v1.Replay
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	9,  // 9: shopbell.log.v1.ReplayState.from_log_before:type_name -> google.protobuf.Timestamp
+	0,  // 10: shopbell.log.v1.ReplayService.CreateReplay:input_type -> shopbell.log.v1.CreateReplayRequest
+	2,  // 11: shopbell.log.v1.ReplayService.ListReplays:input_type -> shopbell.log.v1.ListReplaysRequest
+	4,  // 12: shopbell.log.v1.ReplayService.GetReplay:input_type -> shopbell.log.v1.GetReplayRequest
+	5,  // 13: shopbell.log.v1.ReplayService.PauseReplay:input_type -> shopbell.log.v1.PauseReplayRequest
+	6,  // 14: shopbell.log.v1.ReplayService.ResumeReplay:input_type -> shopbell.log.v1.ResumeReplayRequest
+	7,  // 15: shopbell.log.v1.ReplayService.CancelReplay:input_type -> shopbell.log.v1.CancelReplayRequest
+	1,  // 16: shopbell.log.v1.ReplayService.CreateReplay:output_type -> shopbell.log.v1.Replay
+	3,  // 17: shopbell.log.v1.ReplayService.ListReplays:output_type -> shopbell.log.v1.ListReplaysResponse
+	1,  // 18: shopbell.log.v1.ReplayService.GetReplay:output_type -> shopbell.log.v1.Replay
+	1,  // 19: shopbell.log.v1.ReplayService.PauseReplay:output_type -> shopbell.log.v1.Replay
+	1,  // 20: shopbell.log.v1.ReplayService.ResumeReplay:output_type -> shopbell.log.v1.Replay
+	1,  // 21: shopbell.log.v1.ReplayService.CancelReplay:output_type -> shopbell.log.v1.Replay
+	16, // [16:22] is the sub-list for method output_type
+	10, // [10:16] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_log_v1_replay_proto_init() }
