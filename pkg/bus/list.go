@@ -33,20 +33,26 @@ func (b *Bus) List(ctx context.Context, stream, subject string, from uint64, n, 
 	if err != nil {
 		return nil, false, err
 	}
-	answers, err := b.conn.SubscribeSync(b.conn.NewInbox())
+	answers := make(chan *nats.Msg, n+1) // all that can come, and the end; the client's own would have room for 65,536
+	inbox, err := b.conn.ChanSubscribe(b.conn.NewInbox(), answers)
 	if err != nil {
 		return nil, false, fmt.Errorf("list %s: %w", subject, err)
 	}
-	defer func() { _ = answers.Unsubscribe() }() // of a connection that is gone
-	if err := b.conn.PublishRequest("$JS.API.DIRECT.GET."+stream, answers.Subject, ask); err != nil {
+	defer func() { _ = inbox.Unsubscribe() }() // of a connection that is gone
+	if err := b.conn.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox.Subject, ask); err != nil {
 		return nil, false, fmt.Errorf("list %s: %w", subject, err)
 	}
+	patience := time.NewTimer(readTimeout)
+	defer patience.Stop()
 	for {
-		bound, cancel := context.WithTimeout(ctx, readTimeout)
-		m, err := answers.NextMsgWithContext(bound)
-		cancel()
-		if err != nil {
-			return nil, false, fmt.Errorf("list %s: %w", subject, err)
+		var m *nats.Msg
+		select {
+		case m = <-answers:
+			patience.Reset(readTimeout)
+		case <-patience.C:
+			return nil, false, fmt.Errorf("list %s: %w", subject, nats.ErrTimeout)
+		case <-ctx.Done():
+			return nil, false, fmt.Errorf("list %s: %w", subject, ctx.Err())
 		}
 		switch status := m.Header.Get("Status"); status {
 		case "":

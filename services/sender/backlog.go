@@ -34,10 +34,13 @@ type backlog struct {
 	sum   int     // deliveries in lines
 	bytes int     // of payload that is in memory
 
+	parked map[uint64]*waiting // deliveries whose payload is not, by their sequence
+
 	next    uint64 // sequence in HELD to read on from
 	unread  bool   // there may be more
 	wishes  bool   // somebody may have asked for what is held to be cancelled
 	floor   uint64 // up to here every event was matched, and what is held of them has been read
+	latest  uint64 // the last event of which something was held
 	noted   map[string]tries
 	loaded  bool // noted has been read
 	emptied time.Time
@@ -74,8 +77,10 @@ func (h *waiting) fresh() bool { return h.j != nil && time.Since(h.j.d.MatchedAt
 const (
 	readAtOnce = 256
 	readBytes  = 4 << 20
-	// maxPayload is how much payload of one backlog is in memory.
+	// maxPayload is about how much payload of one backlog is in memory.
 	maxPayload = 8 << 20
+	// fetchAtOnce is how many payloads are read together of those that are not.
+	fetchAtOnce = 64
 	// ahead is how many deliveries an unordered backlog has in memory.
 	aheadInLines = 512
 	// maxInLines is how many deliveries an ordered backlog knows of.
@@ -86,7 +91,7 @@ const (
 
 func newBacklog(s *Sender, shop, webhookID string) *backlog {
 	return &backlog{
-		s: s, shop: shop, webhookID: webhookID, woken: make(chan struct{}, 1), lines: map[string]*line{}, noted: map[string]tries{},
+		s: s, shop: shop, webhookID: webhookID, woken: make(chan struct{}, 1), lines: map[string]*line{}, noted: map[string]tries{}, parked: map[uint64]*waiting{},
 		next: 1, unread: true, wishes: true, allow: 1, resting: map[*line]*time.Timer{},
 	}
 }
@@ -303,7 +308,7 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 
 // unripe says whether what is first in its line waits for the floor to rise. It is called with the lock.
 func (b *backlog) unripe() bool {
-	return slices.ContainsFunc(b.turn, func(l *line) bool { return l.list[0].order > b.floor })
+	return b.latest > b.floor && slices.ContainsFunc(b.turn, func(l *line) bool { return l.list[0].order > b.floor })
 }
 
 // readTries reads what is noted of the attempts of held deliveries.
@@ -346,6 +351,7 @@ func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhoo
 		h := &waiting{sequence: raw.Sequence, j: j, tries: tries{j.d.Attempt, j.d.Uncounted, j.d.Due}}
 		if w.Policy.IsOrdered() {
 			h.order = cmp.Or(j.d.Sequence, 1)
+			b.latest = max(b.latest, h.order)
 		}
 		j.held = h
 		fresh = append(fresh, h)
@@ -397,6 +403,7 @@ func (b *backlog) parse(raw bus.Stored, w *webhook.Webhook) (*job, error) {
 func (b *backlog) park(h *waiting) {
 	b.bytes -= h.j.size()
 	h.j = nil
+	b.parked[h.sequence] = h
 }
 
 // advance gives a line its turn, or has it wait for its time. It is called with the lock.
@@ -496,45 +503,65 @@ func (b *backlog) take(ordered bool) (l *line, unripe bool) {
 			unripe = true
 			continue
 		}
-		b.turn = slices.Delete(b.turn, i, i+1)
+		if i == 0 {
+			b.turn = b.turn[1:]
+		} else {
+			b.turn = slices.Delete(b.turn, i, i+1)
+		}
 		return l, unripe
 	}
 	return nil, unripe
 }
 
-// fetch reads a payload that was left on the bus.
+// fetch reads a payload that was left on the bus, and those that were left behind it: they come next, more or less.
 func (b *backlog) fetch(h *waiting, w *webhook.Webhook) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
 	defer cancel()
-	batch, _, err := b.s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), h.sequence, 1, readBytes)
+	batch, _, err := b.s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), h.sequence, fetchAtOnce, readBytes)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var j *job
-	if err == nil && len(batch) == 1 && batch[0].Sequence == h.sequence {
-		j, err = b.parse(batch[0], w)
+	for _, raw := range batch {
+		parked := b.parked[raw.Sequence]
+		if parked == nil {
+			continue
+		}
+		j, problem := b.parse(raw, w)
+		if problem != nil {
+			if parked == h {
+				err = problem
+			}
+			continue
+		}
+		j.held, parked.j = parked, j
+		b.bytes += j.size()
+		delete(b.parked, raw.Sequence)
 	}
-	if err != nil {
+	switch {
+	case h.j != nil:
+		return true
+	case err == nil: // it was discarded meanwhile
+		b.gone(h)
+	default:
 		b.s.env.Log.WarnContext(ctx, "a held delivery cannot be read, trying again", slog.String("webhook_id", b.webhookID), slog.Any("error", err))
 		h.line.out = false
 		b.out--
 		b.rest(h.line, time.Second)
-		return false
 	}
-	if j == nil { // it was discarded meanwhile
-		b.gone(h)
-		return false
+	return false
+}
+
+// forget counts a delivery's payload no more. It is called with the lock.
+func (b *backlog) forget(h *waiting) {
+	if h.j != nil {
+		b.bytes -= h.j.size()
 	}
-	j.held, h.j = h, j
-	b.bytes += j.size()
-	return true
+	delete(b.parked, h.sequence)
 }
 
 // gone takes a delivery that is at its end out of its line. It is called with the lock.
 func (b *backlog) gone(h *waiting) {
 	l := h.line
-	if h.j != nil {
-		b.bytes -= h.j.size()
-	}
+	b.forget(h)
 	l.list = l.list[1:]
 	l.busy, l.out = false, false
 	b.sum--

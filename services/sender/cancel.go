@@ -153,9 +153,7 @@ func (b *backlog) drop(sequence uint64) {
 
 // leaveOut is called with the lock.
 func (b *backlog) leaveOut(l *line, at int) {
-	if h := l.list[at]; h.j != nil {
-		b.bytes -= h.j.size()
-	}
+	b.forget(l.list[at])
 	l.list = append(l.list[:at:at], l.list[at+1:]...)
 	b.sum--
 	if at > 0 {

@@ -672,3 +672,30 @@ func TestSender_LaneThatIsEnteredHoldsOnWhenTheBusDoesNotTakeWhatIsHeld(t *testi
 		t.Errorf("the lane that is entered holds: %v, want true; the one that is not: %v, want false", holds("wh_entered"), holds("wh_alone"))
 	}
 }
+
+func TestSender_SendsWhatDoesNotFitIntoMemory(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var mu sync.Mutex
+	got := map[string]int{}
+	in := handler(t, false, func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // what is cut is counted as something else
+		mu.Lock()
+		defer mu.Unlock()
+		got[strings.TrimSpace(string(body))]++
+	})
+	b.put(t, governed("wh_1", in.URL, nil))
+	held := numbered("wh_1", 250) // of 64 KiB: twice of what is kept
+	for _, d := range held {
+		d.Data = append(d.Data, strings.Repeat(" ", 64<<10)...)
+		b.publish(t, d.Hold(0))
+	}
+	b.start(t, few())
+	b.sender.keep(t.Context(), hold{why: "a test", shop: "demo", webhookID: "wh_1"})
+	b.nothingHeld(t)
+	for i := range held {
+		if got[strconv.Itoa(i)] != 1 {
+			t.Errorf("%d arrived %d times", i, got[strconv.Itoa(i)])
+		}
+	}
+}
