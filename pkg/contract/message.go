@@ -44,7 +44,8 @@ type Delivery struct {
 	Revision  uint64
 	MatchedAt time.Time
 	Attempt   int // the number of the attempt to make, from 1
-	// Uncounted is how many of the attempts before this one the schedule does not count: those that were probes.
+	// Uncounted is how many of the attempts before this one the schedule does not count: those that were probes, and those
+	// from before a job sent the delivery again.
 	Uncounted int
 	// Sequence is the event's in EVENTS: the order in which events were accepted. It is set for ordered webhooks alone.
 	Sequence uint64
@@ -63,7 +64,7 @@ type Delivery struct {
 // Counted is the number of the attempt to make as the schedule counts.
 func (d *Delivery) Counted() int { return d.Attempt - d.Uncounted }
 
-// ByHand says whether somebody asked for this attempt. It is not followed by others.
+// ByHand says whether somebody asked for this attempt. It is not followed by others, unless a job asked for it.
 func (d *Delivery) ByHand() bool { return !d.AskedAt.IsZero() }
 
 // Message makes the event's message. Its id makes a repeat harmless.

@@ -62,6 +62,9 @@ func (l *Log) again(ctx context.Context, known *store.Delivery, a asking) (*nats
 			return nil, err
 		}
 		d.AskedAt, d.AskedBy, d.Replay = a.at, a.by, a.replay
+		if a.replay != "" {
+			d.Uncounted = d.Attempt - 1 // the schedule begins anew
+		}
 		return d.Message(), nil
 	}
 	now := time.Now()

@@ -449,7 +449,8 @@ func (s *eventSource) parcel(ctx context.Context, e *placed, w *webhook.Webhook)
 	}
 	known, err := s.log.store.Delivery(ctx, e.ShopID, d.ID)
 	if err == nil {
-		d.Attempt += int(known.Delivery.GetAttemptsMade())
+		d.Uncounted = int(known.Delivery.GetAttemptsMade()) // the schedule begins anew
+		d.Attempt += d.Uncounted
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return parcel{}, err
 	}

@@ -140,9 +140,19 @@ func (b *backlog) probes() bool {
 }
 
 // impatient says whether a delivery has been held for a receiver that is not well for longer than its schedule would
-// have gone on.
+// have gone on. Both have to be so long ago: what was delayed, or is sent again by a job, was matched long before.
 func (b *backlog) impatient(j *job) bool {
-	return b.probes() && time.Since(j.d.MatchedAt) > j.w.Policy.Patience()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	patience := j.w.Policy.Patience()
+	return b.why != "" && time.Since(b.since) > patience && time.Since(j.d.MatchedAt) > patience
+}
+
+// unwellFor is how long the receiver has not been well.
+func (b *backlog) unwellFor() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Since(b.since)
 }
 
 // run works on the backlog until ctx ends or there is nothing left to do.

@@ -245,7 +245,7 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	if x.class == "interrupted" {
 		return r, fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again
 	}
-	v := decide(w.Policy, d.Counted(), d.ByHand(), x, rand.Float64())
+	v := decide(w.Policy, d.Counted(), d.ByHand() && !goesOn(d, w), x, rand.Float64())
 	if probe {
 		v = v.probed(x)
 	}
@@ -287,6 +287,12 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	return r, s.publish(ctx, made, msgs...)
 }
 
+// goesOn says whether an attempt that a job asked for is followed by the webhook's schedule. Where order matters it is not: what
+// comes long after its time would hold back what happens now.
+func goesOn(d *contract.Delivery, w *webhook.Webhook) bool {
+	return d.Replay != "" && !w.Policy.IsOrdered()
+}
+
 // follow makes the messages of what comes next for a delivery that is not at its end: it waits for its time, or is held.
 func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) ([]*nats.Msg, error) {
 	if v.status != retrying && v.status != held {
@@ -299,7 +305,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	}
 	next := j.d
 	next.Attempt++
-	next.AskedBy, next.Replay = "", "" // they asked for this one
+	next.AskedAt, next.AskedBy, next.Replay = time.Time{}, "", "" // they asked for this one
 	if probe {
 		next.Uncounted++
 	} else {
@@ -329,7 +335,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 
 // giveUp ends a delivery that was held for too long.
 func (s *Sender) giveUp(ctx context.Context, j *job) error {
-	reason := fmt.Sprintf("given up: its receiver has not been well for %s; it can be sent again by hand", time.Since(j.d.MatchedAt).Round(time.Minute))
+	reason := fmt.Sprintf("given up: its receiver has not been well for %s; it can be sent again by hand", j.from.unwellFor().Round(time.Minute))
 	var msgs []*nats.Msg
 	if !notice.Is(j.d.Type) {
 		told, err := s.tellFailed(&j.d, j.w, verdict{reason: reason})

@@ -29,6 +29,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/notice"
+	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/shop"
@@ -652,6 +653,44 @@ func TestSender_AttemptByHandIsNotFollowedByOthers(t *testing.T) {
 	}
 	if told := b.stored(t, contract.Events); len(told) != 0 {
 		t.Error("an attempt by hand that failed is told of as given up")
+	}
+}
+
+func TestSender_ReplayedAttemptIsFollowedByTheScheduleFromItsBeginning(t *testing.T) {
+	t.Parallel()
+	ordered := profile.ByKey
+	for _, row := range []struct {
+		name   string
+		policy *shopbellv1.Policy
+		want   []string
+	}{
+		{"one of two delays", &shopbellv1.Policy{}, []string{retrying, retrying, delivered}},
+		{"where order matters it is not", &shopbellv1.Policy{Ordered: &ordered}, []string{failed}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			in := receive(t, 500, 500, 200)
+			b.start(t, few())
+			short := durationpb.New(100 * time.Millisecond)
+			row.policy.RetrySchedule = []*durationpb.Duration{short, short}
+			b.put(t, governed("wh_1", in.URL, row.policy))
+			d := delivery(`{"made":"before"}`, "application/json")
+			d.AskedAt, d.AskedBy, d.Replay, d.WholeBody, d.Attempt, d.Uncounted = time.Now(), "key_1", "job_1", true, 4, 3
+			b.publish(t, d.Message())
+			b.records(t, len(row.want))
+			b.empty(t)
+			for i, r := range b.records(t, len(row.want)) {
+				made := r.GetAttempt()
+				a, first := made.GetAttempt(), i == 0
+				if made.GetStatus() != row.want[i] || int(a.GetNumber()) != 4+i || a.GetByHand() != first || (a.GetReplayId() == "job_1") != first || (a.GetAskedBy() == "key_1") != first {
+					t.Errorf("record %d is %v, want %s", i, r, row.want[i])
+				}
+			}
+			if got := in.all(); len(got) != len(row.want) || string(got[len(got)-1].body) != `{"made":"before"}` {
+				t.Errorf("%d were sent, want %d of the same bytes", len(got), len(row.want))
+			}
+		})
 	}
 }
 
