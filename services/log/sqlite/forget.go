@@ -22,8 +22,8 @@ const (
 )
 
 // step is how many events and deliveries one transaction forgets. More are cheaper, because rows that are old lie side by
-// side, and have a writer wait longer: for these some ten milliseconds.
-const step = 500
+// side, and have a writer wait longer: for these some tens of milliseconds.
+const step = 2000
 
 // Forget implements store.Store.
 func (s *Store) Forget(ctx context.Context, now time.Time, keep store.Keep) (store.Forgotten, error) {
