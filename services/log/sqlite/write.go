@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -124,9 +125,13 @@ type writer struct {
 	tally     store.Tally
 	types     *types    // locked
 	forgotten time.Time // see store.Tally.Made
+
+	// met says that the last delivery had a row. A batch goes by the time of events, so it is likely that the next is like
+	// it: either the attempts come with the decisions, or a batch later.
+	met bool
 }
 
-func (w writer) write(ctx context.Context, rows store.Rows) error {
+func (w *writer) write(ctx context.Context, rows store.Rows) error {
 	for _, e := range rows.Events {
 		if _, err := w.exec(ctx, w.insertEvent, e.ShopID, e.ID, e.Type, e.Action, e.OccurredAt, e.Environment, e.Key,
 			e.ContentType, e.Trace, e.AcceptedBy, micros(e.AcceptedAt), e.Data); err != nil {
@@ -182,19 +187,34 @@ func (w writer) decision(ctx context.Context, d store.DecisionRow) error {
 	return err
 }
 
-func (w writer) delivery(ctx context.Context, d store.State) error {
-	made, err := w.exec(ctx, w.insertDelivery, stateArgs(d)...)
-	if err != nil {
-		return err
+func (w *writer) delivery(ctx context.Context, d store.State) error {
+	for range 2 {
+		if w.met {
+			stored, err := scanState(w.readDelivery.QueryRowContext(ctx, d.ShopID, d.ID))
+			switch {
+			case err == nil:
+				return w.merge(ctx, stored, d)
+			case !errors.Is(err, sql.ErrNoRows):
+				return err
+			}
+			w.met = false
+			continue
+		}
+		made, err := w.exec(ctx, w.insertDelivery, stateArgs(d)...)
+		if err != nil {
+			return err
+		}
+		if made {
+			w.tally.Made(d, w.forgotten)
+			return w.typed(ctx, d)
+		}
+		w.met = true
 	}
-	if made {
-		w.tally.Made(d, w.forgotten)
-		return w.typed(ctx, d)
-	}
-	stored, err := scanState(w.readDelivery.QueryRowContext(ctx, d.ShopID, d.ID))
-	if err != nil {
-		return err
-	}
+	return errors.New("its row is neither there nor can it be made")
+}
+
+// merge writes what a delivery's row does not know yet.
+func (w *writer) merge(ctx context.Context, stored, d store.State) error {
 	merged := stored.Merge(d)
 	if merged == stored {
 		return nil
@@ -209,7 +229,7 @@ func (w writer) delivery(ctx context.Context, d store.State) error {
 			return err
 		}
 	}
-	_, err = w.exec(ctx, w.updateDelivery, append(args[5:], d.ShopID, d.ID)...)
+	_, err := w.exec(ctx, w.updateDelivery, append(args[5:], d.ShopID, d.ID)...)
 	return err
 }
 
