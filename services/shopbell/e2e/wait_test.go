@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestWaiting_IsListedCancelledAndSentNow(t *testing.T) {
+func TestWaiting_S4_10_IsListedCancelledAndSentNow(t *testing.T) {
 	inBothWays(t, nil, func(t *testing.T, h *house) {
 		r := newReceiver(t)
 		r.answer("/late", answer{code: 500}, answer{code: 200})
