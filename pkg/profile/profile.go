@@ -25,6 +25,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/signature"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
@@ -290,10 +291,11 @@ func (e *Event) sample(environment string) []byte {
 func (p *Profile) Proto() *shopbellv1.Profile {
 	out := &shopbellv1.Profile{
 		Name: p.Name, Description: p.Description, OpenCatalog: p.OpenCatalog, Envelope: p.Envelope.String(),
-		Policy: p.Policy.Proto(), ApiKeyHeader: p.APIKeyHeader,
+		EnvelopeOther: p.EnvelopeOther.String(), Policy: p.Policy.Proto(), ApiKeyHeader: p.APIKeyHeader, SignatureHeaders: map[string]string{},
 	}
 	for _, s := range p.Signatures {
 		out.Signatures = append(out.Signatures, string(s.Scheme))
+		out.SignatureHeaders[string(s.Scheme)] = cmp.Or(s.Header, signature.HeaderSignature)
 	}
 	for _, o := range p.Options {
 		out.Options = append(out.Options, &shopbellv1.ProfileOption{Name: o.Name, Description: o.Description})

@@ -189,6 +189,14 @@ func (x *expunger) removeFrom(ctx context.Context, p place, stream jetstream.Str
 			return err
 		}
 	}
+	if p.stream == contract.Held { // what was noted of a held delivery's attempts goes first: nobody would find it afterwards
+		d, _ := contract.ParseDelivery(m.Header, m.Data) // what it could read
+		n, err := x.l.env.Bus.RemoveAll(ctx, contract.Held, contract.TriesSubject(d.WebhookID, d.ID))
+		if err != nil {
+			return err
+		}
+		x.removed[p.stream] += int64(n)
+	}
 	// Its place on the disk is overwritten.
 	if err := stream.SecureDeleteMsg(ctx, m.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 		return err

@@ -21,7 +21,7 @@ import (
 
 const person = "kunde@example.com"
 
-// publishLife publishes an event, a timer, and a held delivery, and gives the records of its decision and of an attempt.
+// publishLife publishes an event, a timer, and a held delivery with its tries, and gives the records of its decision and of an attempt.
 func publishLife(t *testing.T, r *room, shop, eventID, data, answer string) []*busv1.Record {
 	t.Helper()
 	now := time.Now()
@@ -35,7 +35,8 @@ func publishLife(t *testing.T, r *room, shop, eventID, data, answer string) []*b
 			Attempt: &shopbellv1.Attempt{Number: 1, StartedAt: timestamppb.New(now), ResponseBody: []byte(answer)},
 		}}},
 	}
-	if err := r.bus.Publish(t.Context(), e.Message(), timer.Later(now.Add(time.Hour)), held.Hold(1)); err != nil {
+	if err := r.bus.Publish(t.Context(), e.Message(), timer.Later(now.Add(time.Hour)), held.Hold(1),
+		contract.TriesMessage(held.WebhookID, held.ID, []byte("tries"))); err != nil {
 		t.Fatal(err)
 	}
 	for _, record := range records {
@@ -113,7 +114,7 @@ func TestExpungeShop_RemovesAPersonEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]int64{
-		"EVENTS": 2, "DELIVERIES": 2, "HELD": 2, "OUTCOMES": 1, "log/events": 2, "log/decisions": 2, "log/deliveries": 2, "log/attempts": 2,
+		"EVENTS": 2, "DELIVERIES": 2, "HELD": 4, "OUTCOMES": 1, "log/events": 2, "log/decisions": 2, "log/deliveries": 2, "log/attempts": 2,
 	}
 	if diff := cmp.Diff(want, got.GetRemoved()); diff != "" || got.GetAgain() == "" {
 		t.Errorf("removed: got + and want -:\n%s; again %q, want to be told of attempts under way", diff, got.GetAgain())
@@ -145,7 +146,7 @@ func TestExpungeShop_RemovesAWholeShop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for stream, want := range map[string]int64{"EVENTS": 2, "DELIVERIES": 2, "HELD": 2, "OUTCOMES": 2} {
+	for stream, want := range map[string]int64{"EVENTS": 2, "DELIVERIES": 2, "HELD": 4, "OUTCOMES": 2} {
 		if got.GetRemoved()[stream] != want {
 			t.Errorf("removed from %s: got %d, want %d", stream, got.GetRemoved()[stream], want)
 		}

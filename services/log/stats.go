@@ -20,9 +20,33 @@ const (
 	day  = 24 * time.Hour
 )
 
-// GetWebhookStats counts what was delivered to a webhook.
+// GetWebhookStats counts what was delivered to a webhook. It returns NotFound for one that neither is nor has statistics.
 func (l *Log) GetWebhookStats(ctx context.Context, r *logv1.GetWebhookStatsRequest) (*logv1.Stats, error) {
-	return l.stats(ctx, r.GetShopId(), r.GetWebhookId(), r, time.Now())
+	now := time.Now()
+	s, err := l.stats(ctx, r.GetShopId(), r.GetWebhookId(), r, now)
+	if err == nil && s.GetTotal().GetDeliveries() == 0 && s.GetTotal().GetAttempts() == 0 {
+		err = l.knownWebhook(ctx, r.GetShopId(), r.GetWebhookId(), now)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// knownWebhook says that a webhook is one, or was one as long as there are statistics of it.
+func (l *Log) knownWebhook(ctx context.Context, shopID, webhookID string, now time.Time) error {
+	rows, err := l.store.Stats(ctx, store.StatsFilter{ShopID: shopID, WebhookID: webhookID, From: now.Add(-l.cfg.StatsDays - day), To: now})
+	if err != nil || len(rows) > 0 {
+		return err
+	}
+	w, err := l.webhooks.Fetch(ctx, shopID, webhookID)
+	switch {
+	case err != nil:
+		return fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
+	case w == nil:
+		return fault.New(fault.NotFound, "there is no webhook %s in shop %s, nor statistics of one; list them with GET /v1/shops/%s/webhooks", webhookID, shopID, shopID)
+	}
+	return nil
 }
 
 // GetShopStats counts what was delivered to all webhooks of a shop.

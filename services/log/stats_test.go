@@ -124,3 +124,33 @@ func TestStats_TellWhatBecameOfDeliveries(t *testing.T) {
 		t.Errorf("another shop: got %v, error %v; want zeros, and no rate of nothing", none.GetTotal(), err)
 	}
 }
+
+func TestStats_OfAWebhookThatNeverWasAreNotFound(t *testing.T) {
+	t.Parallel()
+	r := startRoom(t, "")
+	r.putWebhook(t, "tulip", "wh_new")
+	attempt := &busv1.Record{
+		At: timestamppb.Now(), ShopId: "tulip", EventId: "evt_1", EventType: "paid",
+		What: &busv1.Record_Attempt{Attempt: &busv1.AttemptMade{
+			DeliveryId: "dlv_1", WebhookId: "wh_deleted", MatchedAt: timestamppb.New(time.Now().Add(-100 * day)), Status: "delivered",
+			Attempt: &shopbellv1.Attempt{Number: 1, StartedAt: timestamppb.New(time.Now().Add(-100 * day)), ResponseCode: 200},
+		}},
+	}
+	publishRecord(t, r.bus, attempt, "1")
+	stats := func(webhookID string, days int32) error {
+		_, err := r.GetWebhookStats(t.Context(), &logv1.GetWebhookStatsRequest{ShopId: "tulip", WebhookId: webhookID, Days: days})
+		return err
+	}
+	eventually(t, "what was deleted long ago has statistics", func() bool { return stats("wh_deleted", 1) == nil })
+	if err := stats("wh_new", 30); err != nil {
+		t.Errorf("one without deliveries: %v", err)
+	}
+	for _, id := range []string{"wh_never", "wh *", "wh_new.x"} {
+		if err := stats(id, 30); !fault.IsKind(err, fault.NotFound) || !strings.Contains(err.Error(), "/v1/shops/tulip/webhooks") {
+			t.Errorf("%q: got %v, want not found, and where webhooks are listed", id, err)
+		}
+	}
+	if _, err := r.GetWebhookStats(t.Context(), &logv1.GetWebhookStatsRequest{ShopId: "other", WebhookId: "wh_new"}); !fault.IsKind(err, fault.NotFound) {
+		t.Errorf("another shop's webhook: got %v, want not found", err)
+	}
+}

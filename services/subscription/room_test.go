@@ -1141,6 +1141,14 @@ func TestProfiles_AreListedByName(t *testing.T) {
 			t.Errorf("%s alone is %v, %v", p.Name, one, err)
 		}
 	}
+	events, err := b.GetProfile(t.Context(), &subscriptionv1.GetProfileRequest{Name: "cloudevents"})
+	if err != nil || !strings.Contains(events.EnvelopeOther, `"data_base64":{data}`) {
+		t.Errorf("cloudevents: %v, %v, want what is written around data that is not JSON", events, err)
+	}
+	signed, err := b.GetProfile(t.Context(), &subscriptionv1.GetProfileRequest{Name: "shoporama"})
+	if err != nil || signed.SignatureHeaders["hmac-sha256-hex"] != "X-Webhook-Signature" {
+		t.Errorf("shoporama: headers of signatures %v, %v, want X-Webhook-Signature", signed.GetSignatureHeaders(), err)
+	}
 	if !slices.IsSorted(names) || !slices.Contains(names, "standard") || !slices.Contains(names, "closed") {
 		t.Errorf("profiles %q", names)
 	}

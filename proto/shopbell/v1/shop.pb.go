@@ -132,9 +132,13 @@ type Profile struct {
 	// What a webhook can ask for beside its rules, by Webhook.options.
 	Options []*ProfileOption `protobuf:"bytes,8,rep,name=options,proto3" json:"options,omitempty"`
 	// The header in which the key stands that a webhook's api_key_id names.
-	ApiKeyHeader  string `protobuf:"bytes,9,opt,name=api_key_header,json=apiKeyHeader,proto3" json:"api_key_header,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ApiKeyHeader string `protobuf:"bytes,9,opt,name=api_key_header,json=apiKeyHeader,proto3" json:"api_key_header,omitempty"`
+	// What is written around data that is not JSON, which stands there in base64. Empty: such data goes out as it is.
+	EnvelopeOther string `protobuf:"bytes,10,opt,name=envelope_other,json=envelopeOther,proto3" json:"envelope_other,omitempty"`
+	// The header in which each signature stands, by its scheme: {"hmac-sha256-hex": "X-Webhook-Signature"}.
+	SignatureHeaders map[string]string `protobuf:"bytes,11,rep,name=signature_headers,json=signatureHeaders,proto3" json:"signature_headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Profile) Reset() {
@@ -228,6 +232,20 @@ func (x *Profile) GetApiKeyHeader() string {
 		return x.ApiKeyHeader
 	}
 	return ""
+}
+
+func (x *Profile) GetEnvelopeOther() string {
+	if x != nil {
+		return x.EnvelopeOther
+	}
+	return ""
+}
+
+func (x *Profile) GetSignatureHeaders() map[string]string {
+	if x != nil {
+		return x.SignatureHeaders
+	}
+	return nil
 }
 
 // A variant of what a profile sends that a webhook can ask for.
@@ -422,7 +440,7 @@ const file_shopbell_v1_shop_proto_rawDesc = "" +
 	"\f_environmentB\r\n" +
 	"\v_webshop_idB\a\n" +
 	"\x05_nameB\x10\n" +
-	"\x0e_check_schemas\"\xda\x02\n" +
+	"\x0e_check_schemas\"\x9f\x04\n" +
 	"\aProfile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x121\n" +
@@ -434,7 +452,13 @@ const file_shopbell_v1_shop_proto_rawDesc = "" +
 	"signatures\x12+\n" +
 	"\x06policy\x18\a \x01(\v2\x13.shopbell.v1.PolicyR\x06policy\x124\n" +
 	"\aoptions\x18\b \x03(\v2\x1a.shopbell.v1.ProfileOptionR\aoptions\x12$\n" +
-	"\x0eapi_key_header\x18\t \x01(\tR\fapiKeyHeader\"E\n" +
+	"\x0eapi_key_header\x18\t \x01(\tR\fapiKeyHeader\x12%\n" +
+	"\x0eenvelope_other\x18\n" +
+	" \x01(\tR\renvelopeOther\x12W\n" +
+	"\x11signature_headers\x18\v \x03(\v2*.shopbell.v1.Profile.SignatureHeadersEntryR\x10signatureHeaders\x1aC\n" +
+	"\x15SignatureHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"E\n" +
 	"\rProfileOption\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\"\xfe\x01\n" +
@@ -461,23 +485,25 @@ func file_shopbell_v1_shop_proto_rawDescGZIP() []byte {
 	return file_shopbell_v1_shop_proto_rawDescData
 }
 
-var file_shopbell_v1_shop_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_shopbell_v1_shop_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shopbell_v1_shop_proto_goTypes = []any{
 	(*Shop)(nil),          // 0: shopbell.v1.Shop
 	(*Profile)(nil),       // 1: shopbell.v1.Profile
 	(*ProfileOption)(nil), // 2: shopbell.v1.ProfileOption
 	(*ProfileEvent)(nil),  // 3: shopbell.v1.ProfileEvent
-	(*Policy)(nil),        // 4: shopbell.v1.Policy
+	nil,                   // 4: shopbell.v1.Profile.SignatureHeadersEntry
+	(*Policy)(nil),        // 5: shopbell.v1.Policy
 }
 var file_shopbell_v1_shop_proto_depIdxs = []int32{
 	3, // 0: shopbell.v1.Profile.events:type_name -> shopbell.v1.ProfileEvent
-	4, // 1: shopbell.v1.Profile.policy:type_name -> shopbell.v1.Policy
+	5, // 1: shopbell.v1.Profile.policy:type_name -> shopbell.v1.Policy
 	2, // 2: shopbell.v1.Profile.options:type_name -> shopbell.v1.ProfileOption
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 3: shopbell.v1.Profile.signature_headers:type_name -> shopbell.v1.Profile.SignatureHeadersEntry
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_v1_shop_proto_init() }
@@ -493,7 +519,7 @@ func file_shopbell_v1_shop_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_v1_shop_proto_rawDesc), len(file_shopbell_v1_shop_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -70,7 +70,7 @@ type LogServiceClient interface {
 	// wait, or whose time has come: it is on its way.
 	CancelDelivery(ctx context.Context, in *CancelDeliveryRequest, opts ...grpc.CallOption) (*CancelDeliveryResponse, error)
 	// GetWebhookStats counts what was delivered to a webhook, by day or hour: how much, with what success, which errors,
-	// how fast.
+	// how fast. Errors: NOT_FOUND.
 	GetWebhookStats(ctx context.Context, in *GetWebhookStatsRequest, opts ...grpc.CallOption) (*Stats, error)
 	// GetShopStats counts what was delivered to all webhooks of a shop together, those that were deleted too.
 	GetShopStats(ctx context.Context, in *GetShopStatsRequest, opts ...grpc.CallOption) (*Stats, error)
@@ -273,7 +273,7 @@ type LogServiceServer interface {
 	// wait, or whose time has come: it is on its way.
 	CancelDelivery(context.Context, *CancelDeliveryRequest) (*CancelDeliveryResponse, error)
 	// GetWebhookStats counts what was delivered to a webhook, by day or hour: how much, with what success, which errors,
-	// how fast.
+	// how fast. Errors: NOT_FOUND.
 	GetWebhookStats(context.Context, *GetWebhookStatsRequest) (*Stats, error)
 	// GetShopStats counts what was delivered to all webhooks of a shop together, those that were deleted too.
 	GetShopStats(context.Context, *GetShopStatsRequest) (*Stats, error)

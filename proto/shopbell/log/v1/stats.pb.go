@@ -28,7 +28,7 @@ type GetWebhookStatsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The shop.
 	ShopId string `protobuf:"bytes,1,opt,name=shop_id,json=shopId,proto3" json:"shop_id,omitempty"`
-	// The webhook. One that was deleted has its statistics still; one that never was has zeros.
+	// The webhook. One that was deleted has its statistics still; one that never was is NOT_FOUND.
 	WebhookId string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
 	// So many days in UTC, today among them. As many as the log keeps, 400 by default.
 	Days int32 `protobuf:"varint,3,opt,name=days,proto3" json:"days,omitempty"`
