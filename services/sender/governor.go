@@ -62,17 +62,20 @@ func (p pace) next(s sight, took time.Duration) pace {
 	tenth := late[len(late)*9/10]
 	least := max(leastDrained, float64(len(s.late))/took.Seconds()/4)
 	drained := float64(s.drained) / took.Seconds()
-	if drained <= least*1.1 { // so few are hardly felt
-		if p.usual == 0 {
-			p.usual = tenth
-		}
-		p.usual += (tenth - p.usual) / 8
+	unknown := p.usual == 0
+	switch {
+	case p.usual == 0:
+		p.usual = late[len(late)/2] // it may be the end of a pile
+	case tenth < p.usual: // drains make nobody earlier
+		p.usual += (tenth - p.usual) / 2
+	case drained <= least*1.1: // so few are hardly felt
+		p.usual += (tenth - p.usual) / 16
 	}
 	if p.rate == 0 {
 		p.rate = firstDrained
 	}
 	switch {
-	case p.usual == 0: // how late they are by themselves is seen first
+	case unknown && drained > least: // how late they are by themselves is seen first
 		p.rate = least
 	case tenth > p.usual+max(p.usual/4, time.Millisecond):
 		p.rate = max(least, min(p.rate, drained)/2)

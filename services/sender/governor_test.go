@@ -48,6 +48,12 @@ func TestGovernor_LearnsWhatIsUsualWhileLittleIsDrained(t *testing.T) {
 	if p.usual < 9*time.Millisecond || p.rate <= 50 {
 		t.Errorf("%s is usual, and %v a second are drained; want 10ms, and more than at first", p.usual, p.rate)
 	}
+	for range 10 { // and then is not, whatever is drained
+		p = p.next(sight{late: slices.Repeat([]time.Duration{2 * time.Millisecond}, 50), drained: 1000}, 250*time.Millisecond)
+	}
+	if p.usual > 3*time.Millisecond {
+		t.Errorf("%s is usual, want 2ms", p.usual)
+	}
 	before := p.usual
 	p = p.next(sight{late: slices.Repeat([]time.Duration{time.Second}, 50), drained: 1000}, 250*time.Millisecond)
 	if p.usual != before {
