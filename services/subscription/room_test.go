@@ -942,6 +942,56 @@ func TestSwitchOff_HearsTheReceiverAndTellsTheOwner(t *testing.T) {
 	}
 }
 
+func TestEnableWebhook_CalledAgainTellsWhatNobodyWasTold(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w := b.create(t, &shopbellv1.Webhook{})
+	b.wish(t, w, func(*busv1.SwitchOff) {})
+	wantNotices := func(when string, want ...string) {
+		t.Helper()
+		if got := b.notices(t); !slices.Equal(got, want) {
+			t.Errorf("%s: notices %q, want %q", when, got, want)
+		}
+	}
+	on, untold, err := b.enable(t.Context(), "demo", w.Id) // and then it was killed
+	if err != nil || on.Status != webhook.Enabled || untold == nil {
+		t.Fatalf("switched on: %v, %v, %v", on, untold, err)
+	}
+	wantNotices("killed before it told", notice.WebhookDisabled)
+	again := func() {
+		t.Helper()
+		on, err := b.EnableWebhook(t.Context(), &subscriptionv1.EnableWebhookRequest{ShopId: "demo", WebhookId: w.Id, Held: "send"})
+		if err != nil || on.Status != webhook.Enabled {
+			t.Fatalf("called again: %v, %v", on, err)
+		}
+	}
+	again()
+	wantNotices("called again", notice.WebhookDisabled, notice.WebhookRecovered)
+	if left := b.webhooks.Get("demo", w.Id).Recovered; left != nil {
+		t.Errorf("it is still to be told: %v", left)
+	}
+	again()
+	wantNotices("and again", notice.WebhookDisabled, notice.WebhookRecovered)
+
+	b.wish(t, w, func(s *busv1.SwitchOff) { s.DeliveryId = "dlv_2" })
+	if on, untold, err = b.enable(t.Context(), "demo", w.Id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.tellRecovered(t.Context(), on, untold); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.change(t.Context(), "demo", w.Id, "", func(s *busv1.WebhookState) (bool, error) { // killed before it was noted
+		s.Recovered = untold
+		return true, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	again()
+	if got := b.notices(t); len(got) != 4 {
+		t.Errorf("off and on a second time: notices %q, want two more", got)
+	}
+}
+
 func TestSwitchOff_IsIgnoredWhenThingsHaveChanged(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -22,28 +22,52 @@ import (
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-// EnableWebhook switches a webhook on, and then has what is held for it sent or discarded. Called again, it does the
-// second part again: nothing stays held because a process died between the two.
+// EnableWebhook switches a webhook on, tells of it if its receiver had switched it off, and then has what is held for it sent or
+// discarded. Called again, it does the rest again: nothing stays held or untold because a process died in between.
 func (s *Subscription) EnableWebhook(ctx context.Context, req *subscriptionv1.EnableWebhookRequest) (*shopbellv1.Webhook, error) {
-	var recovered *notice.Data
-	out, err := s.change(ctx, req.GetShopId(), req.GetWebhookId(), "", func(state *busv1.WebhookState) (bool, error) {
-		w := state.Webhook
-		changed := w.Status != webhook.Enabled
-		if state.OffByReceiver {
-			recovered = &notice.Data{WebhookID: w.Id, Label: w.GetLabel(), URL: w.Url, At: time.Now(), Reason: "it is switched on again; it was " + w.GetDisabledReason()}
-		}
-		w.Status, w.DisabledReason, w.DisabledAt, state.OffByReceiver = webhook.Enabled, nil, nil, false
-		return changed, nil
-	})
+	out, recovered, err := s.enable(ctx, req.GetShopId(), req.GetWebhookId())
 	if err != nil {
 		return nil, err
 	}
 	if recovered != nil {
-		if err := s.tell(ctx, req.GetShopId(), notice.WebhookRecovered, out.GetId()+"."+out.GetEtag(), *recovered); err != nil {
-			return nil, busError("tell that the webhook is on again", err)
+		if out, err = s.tellRecovered(ctx, out, recovered); err != nil {
+			return nil, err
 		}
 	}
 	return out, s.release(ctx, req.GetShopId(), req.GetWebhookId(), req.GetHeld() == "discard")
+}
+
+// enable switches a webhook on, and gives what its shop is still to be told.
+func (s *Subscription) enable(ctx context.Context, shop, webhookID string) (out *shopbellv1.Webhook, untold *busv1.Recovered, err error) {
+	out, err = s.change(ctx, shop, webhookID, "", func(state *busv1.WebhookState) (bool, error) {
+		w := state.Webhook
+		changed := w.Status != webhook.Enabled
+		if state.OffByReceiver {
+			state.Recovered = &busv1.Recovered{At: timestamppb.Now(), Was: w.GetDisabledReason()}
+		}
+		w.Status, w.DisabledReason, w.DisabledAt, state.OffByReceiver = webhook.Enabled, nil, nil, false
+		untold = state.Recovered
+		return changed, nil
+	})
+	return out, untold, err
+}
+
+// tellRecovered tells that a webhook is on again, and notes that it was told.
+func (s *Subscription) tellRecovered(ctx context.Context, w *shopbellv1.Webhook, r *busv1.Recovered) (*shopbellv1.Webhook, error) {
+	at := r.GetAt().AsTime()
+	err := s.tell(ctx, w.GetShopId(), notice.WebhookRecovered, fmt.Sprintf("%s.%d", w.GetId(), at.UnixNano()), notice.Data{
+		WebhookID: w.GetId(), Label: w.GetLabel(), URL: w.GetUrl(), At: at, Reason: "it is switched on again; it was " + r.GetWas(),
+	})
+	if err != nil {
+		return nil, busError("tell that the webhook is on again", err)
+	}
+	return s.change(ctx, w.GetShopId(), w.GetId(), "", func(state *busv1.WebhookState) (bool, error) {
+		if !state.GetRecovered().GetAt().AsTime().Equal(at) {
+			return false, nil
+		}
+		state.Recovered = nil
+		return true, nil
+	})
 }
 
 // tell publishes a notice.

@@ -598,7 +598,9 @@ type WebhookState struct {
 	// is not matched.
 	OffByReceiver bool `protobuf:"varint,3,opt,name=off_by_receiver,json=offByReceiver,proto3" json:"off_by_receiver,omitempty"`
 	// The key itself that webhook.api_key_id names: keys never change, and the sender needs to look nowhere else.
-	ApiKey        string `protobuf:"bytes,4,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	ApiKey string `protobuf:"bytes,4,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	// That it is on again after its receiver had switched it off, while its shop may not have been told.
+	Recovered     *Recovered `protobuf:"bytes,5,opt,name=recovered,proto3" json:"recovered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -661,6 +663,68 @@ func (x *WebhookState) GetApiKey() string {
 	return ""
 }
 
+func (x *WebhookState) GetRecovered() *Recovered {
+	if x != nil {
+		return x.Recovered
+	}
+	return nil
+}
+
+// Why a shop is told that a webhook is on again.
+type Recovered struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was switched on.
+	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// Why it had been off.
+	Was           string `protobuf:"bytes,2,opt,name=was,proto3" json:"was,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovered) Reset() {
+	*x = Recovered{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovered) ProtoMessage() {}
+
+func (x *Recovered) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovered.ProtoReflect.Descriptor instead.
+func (*Recovered) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Recovered) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Recovered) GetWas() string {
+	if x != nil {
+		return x.Was
+	}
+	return ""
+}
+
 // One signing secret.
 type Secret struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -677,7 +741,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +753,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +766,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Secret) GetValue() string {
@@ -748,7 +812,7 @@ type LaneState struct {
 
 func (x *LaneState) Reset() {
 	*x = LaneState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +824,7 @@ func (x *LaneState) String() string {
 func (*LaneState) ProtoMessage() {}
 
 func (x *LaneState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +837,7 @@ func (x *LaneState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneState.ProtoReflect.Descriptor instead.
 func (*LaneState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LaneState) GetShopId() string {
@@ -833,7 +897,7 @@ type Tries struct {
 
 func (x *Tries) Reset() {
 	*x = Tries{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +909,7 @@ func (x *Tries) String() string {
 func (*Tries) ProtoMessage() {}
 
 func (x *Tries) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +922,7 @@ func (x *Tries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tries.ProtoReflect.Descriptor instead.
 func (*Tries) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Tries) GetAttempt() int32 {
@@ -893,7 +957,7 @@ type ShopState struct {
 
 func (x *ShopState) Reset() {
 	*x = ShopState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +969,7 @@ func (x *ShopState) String() string {
 func (*ShopState) ProtoMessage() {}
 
 func (x *ShopState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +982,7 @@ func (x *ShopState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShopState.ProtoReflect.Descriptor instead.
 func (*ShopState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ShopState) GetShop() *v1.Shop {
@@ -944,7 +1008,7 @@ type KeyState struct {
 
 func (x *KeyState) Reset() {
 	*x = KeyState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1020,7 @@ func (x *KeyState) String() string {
 func (*KeyState) ProtoMessage() {}
 
 func (x *KeyState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1033,7 @@ func (x *KeyState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyState.ProtoReflect.Descriptor instead.
 func (*KeyState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{11}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *KeyState) GetApiKey() *v1.ApiKey {
@@ -1055,12 +1119,16 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"deliveryId\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x10\n" +
 	"\x03url\x18\x06 \x01(\tR\x03url\x12\x16\n" +
-	"\x06delete\x18\a \x01(\bR\x06delete\"\xb2\x01\n" +
+	"\x06delete\x18\a \x01(\bR\x06delete\"\xec\x01\n" +
 	"\fWebhookState\x12.\n" +
 	"\awebhook\x18\x01 \x01(\v2\x14.shopbell.v1.WebhookR\awebhook\x121\n" +
 	"\asecrets\x18\x02 \x03(\v2\x17.shopbell.bus.v1.SecretR\asecrets\x12&\n" +
 	"\x0foff_by_receiver\x18\x03 \x01(\bR\roffByReceiver\x12\x17\n" +
-	"\aapi_key\x18\x04 \x01(\tR\x06apiKey\"z\n" +
+	"\aapi_key\x18\x04 \x01(\tR\x06apiKey\x128\n" +
+	"\trecovered\x18\x05 \x01(\v2\x1a.shopbell.bus.v1.RecoveredR\trecovered\"I\n" +
+	"\tRecovered\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x10\n" +
+	"\x03was\x18\x02 \x01(\tR\x03was\"z\n" +
 	"\x06Secret\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\tR\x05value\x129\n" +
 	"\n" +
@@ -1098,7 +1166,7 @@ func file_shopbell_bus_v1_bus_proto_rawDescGZIP() []byte {
 	return file_shopbell_bus_v1_bus_proto_rawDescData
 }
 
-var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*Records)(nil),               // 0: shopbell.bus.v1.Records
 	(*Record)(nil),                // 1: shopbell.bus.v1.Record
@@ -1107,44 +1175,47 @@ var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*StatusChange)(nil),          // 4: shopbell.bus.v1.StatusChange
 	(*SwitchOff)(nil),             // 5: shopbell.bus.v1.SwitchOff
 	(*WebhookState)(nil),          // 6: shopbell.bus.v1.WebhookState
-	(*Secret)(nil),                // 7: shopbell.bus.v1.Secret
-	(*LaneState)(nil),             // 8: shopbell.bus.v1.LaneState
-	(*Tries)(nil),                 // 9: shopbell.bus.v1.Tries
-	(*ShopState)(nil),             // 10: shopbell.bus.v1.ShopState
-	(*KeyState)(nil),              // 11: shopbell.bus.v1.KeyState
-	nil,                           // 12: shopbell.bus.v1.Decision.DueEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*v1.Considered)(nil),         // 14: shopbell.v1.Considered
-	(*v1.Attempt)(nil),            // 15: shopbell.v1.Attempt
-	(*v1.Webhook)(nil),            // 16: shopbell.v1.Webhook
-	(*v1.Shop)(nil),               // 17: shopbell.v1.Shop
-	(*v1.ApiKey)(nil),             // 18: shopbell.v1.ApiKey
+	(*Recovered)(nil),             // 7: shopbell.bus.v1.Recovered
+	(*Secret)(nil),                // 8: shopbell.bus.v1.Secret
+	(*LaneState)(nil),             // 9: shopbell.bus.v1.LaneState
+	(*Tries)(nil),                 // 10: shopbell.bus.v1.Tries
+	(*ShopState)(nil),             // 11: shopbell.bus.v1.ShopState
+	(*KeyState)(nil),              // 12: shopbell.bus.v1.KeyState
+	nil,                           // 13: shopbell.bus.v1.Decision.DueEntry
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*v1.Considered)(nil),         // 15: shopbell.v1.Considered
+	(*v1.Attempt)(nil),            // 16: shopbell.v1.Attempt
+	(*v1.Webhook)(nil),            // 17: shopbell.v1.Webhook
+	(*v1.Shop)(nil),               // 18: shopbell.v1.Shop
+	(*v1.ApiKey)(nil),             // 19: shopbell.v1.ApiKey
 }
 var file_shopbell_bus_v1_bus_proto_depIdxs = []int32{
 	1,  // 0: shopbell.bus.v1.Records.records:type_name -> shopbell.bus.v1.Record
-	13, // 1: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
+	14, // 1: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
 	2,  // 2: shopbell.bus.v1.Record.decision:type_name -> shopbell.bus.v1.Decision
 	3,  // 3: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
 	4,  // 4: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
-	14, // 5: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
-	12, // 6: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
-	13, // 7: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
-	15, // 8: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
-	13, // 9: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
-	13, // 10: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
-	16, // 11: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
-	7,  // 12: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
-	13, // 13: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
-	13, // 14: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
-	13, // 15: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
-	17, // 16: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
-	18, // 17: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
-	13, // 18: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	15, // 5: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
+	13, // 6: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
+	14, // 7: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
+	16, // 8: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
+	14, // 9: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
+	14, // 10: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
+	17, // 11: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
+	8,  // 12: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
+	7,  // 13: shopbell.bus.v1.WebhookState.recovered:type_name -> shopbell.bus.v1.Recovered
+	14, // 14: shopbell.bus.v1.Recovered.at:type_name -> google.protobuf.Timestamp
+	14, // 15: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
+	14, // 16: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
+	14, // 17: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
+	18, // 18: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
+	19, // 19: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
+	14, // 20: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_bus_v1_bus_proto_init() }
@@ -1163,7 +1234,7 @@ func file_shopbell_bus_v1_bus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_bus_v1_bus_proto_rawDesc), len(file_shopbell_bus_v1_bus_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
