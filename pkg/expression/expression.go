@@ -5,8 +5,10 @@ package expression
 import (
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
+	"weak"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -39,6 +41,12 @@ type Event struct {
 
 	values  map[string]any
 	decoded error
+	answers map[*program]answer // of the filters that were asked
+}
+
+type answer struct {
+	wants bool
+	err   error
 }
 
 func (e *Event) activation() (map[string]any, error) {
@@ -54,22 +62,35 @@ func (e *Event) activation() (map[string]any, error) {
 }
 
 // Filter is an expression that says whether a webhook wants an event. It may be used at once.
-type Filter struct{ program cel.Program }
+type Filter struct{ program *program }
 
 // ParseFilter compiles a filter. What is wrong with it is said with the place in the text.
 func ParseFilter(text string) (*Filter, error) {
-	program, kind, err := compile(text)
+	p, err := compile(text)
 	if err != nil {
 		return nil, err
 	}
-	if !kind.IsExactType(cel.BoolType) && !kind.IsExactType(cel.DynType) {
-		return nil, fmt.Errorf("it gives a %s, but a filter must give true or false", kind)
+	if !p.gives.IsExactType(cel.BoolType) && !p.gives.IsExactType(cel.DynType) {
+		return nil, fmt.Errorf("it gives a %s, but a filter must give true or false", p.gives)
 	}
-	return &Filter{program}, nil
+	return &Filter{p}, nil
 }
 
-// Wants evaluates the filter. An error says why it could not be evaluated, as when the event has no such field.
+// Wants evaluates the filter, unless one with the same text was asked of this event before. An error says why it could not
+// be evaluated, as when the event has no such field.
 func (f *Filter) Wants(e *Event) (bool, error) {
+	a, asked := e.answers[f.program]
+	if !asked {
+		a.wants, a.err = f.evaluate(e)
+		if e.answers == nil {
+			e.answers = map[*program]answer{}
+		}
+		e.answers[f.program] = a
+	}
+	return a.wants, a.err
+}
+
+func (f *Filter) evaluate(e *Event) (bool, error) {
 	value, err := evaluate(f.program, e)
 	if err != nil {
 		return false, err
@@ -82,15 +103,15 @@ func (f *Filter) Wants(e *Event) (bool, error) {
 }
 
 // Transform is an expression that makes the whole body of a request. It may be used at once.
-type Transform struct{ program cel.Program }
+type Transform struct{ program *program }
 
 // ParseTransform compiles a transform. What is wrong with it is said with the place in the text.
 func ParseTransform(text string) (*Transform, error) {
-	program, _, err := compile(text)
+	p, err := compile(text)
 	if err != nil {
 		return nil, err
 	}
-	return &Transform{program}, nil
+	return &Transform{p}, nil
 }
 
 // Body evaluates the transform and gives its value as JSON.
@@ -112,27 +133,72 @@ func (t *Transform) Body(e *Event) ([]byte, error) {
 	return []byte(strings.TrimSuffix(out.String(), "\n")), nil
 }
 
-func compile(text string) (cel.Program, *cel.Type, error) {
+// program is a compiled text. It may be used at once.
+type program struct {
+	cel.Program
+	gives *cel.Type
+}
+
+// programs are those that somebody has, by their texts: very many webhooks tend to have few different ones.
+var programs = struct {
+	sync.Mutex // guards byText
+	byText     map[string]weak.Pointer[program]
+}{byText: map[string]weak.Pointer[program]{}}
+
+// compile gives the program of a text: the same to all who have it at a time.
+func compile(text string) (*program, error) {
+	if p := known(text, nil); p != nil {
+		return p, nil
+	}
+	p, err := compileAnew(text)
+	if err != nil {
+		return nil, err
+	}
+	return known(text, p), nil
+}
+
+// known is the program of a text that somebody has, or else this one, which is known from now on unless it is nil.
+func known(text string, anew *program) *program {
+	programs.Lock()
+	defer programs.Unlock()
+	if p := programs.byText[text].Value(); p != nil || anew == nil {
+		return p
+	}
+	programs.byText[text] = weak.Make(anew)
+	runtime.AddCleanup(anew, forget, text)
+	return anew
+}
+
+// forget is called when nobody has a text's program any more.
+func forget(text string) {
+	programs.Lock()
+	defer programs.Unlock()
+	if programs.byText[text].Value() == nil { // else it was compiled again meanwhile
+		delete(programs.byText, text)
+	}
+}
+
+func compileAnew(text string) (*program, error) {
 	if len(text) > maxLength {
-		return nil, nil, fmt.Errorf("it has %d bytes; at most %d are taken", len(text), maxLength)
+		return nil, fmt.Errorf("it has %d bytes; at most %d are taken", len(text), maxLength)
 	}
 	env, err := environment()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	ast, issues := env.Compile(text)
 	if issues != nil && len(issues.Errors()) > 0 {
 		first := issues.Errors()[0]
-		return nil, nil, fmt.Errorf("line %d, column %d: %s", first.Location.Line(), first.Location.Column()+1, first.Message)
+		return nil, fmt.Errorf("line %d, column %d: %s", first.Location.Line(), first.Location.Column()+1, first.Message)
 	}
-	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
+	p, err := env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return program, ast.OutputType(), nil
+	return &program{p, ast.OutputType()}, nil
 }
 
-func evaluate(p cel.Program, e *Event) (ref.Val, error) {
+func evaluate(p *program, e *Event) (ref.Val, error) {
 	values, err := e.activation()
 	if err != nil {
 		return nil, err

@@ -13,7 +13,10 @@ const eventType = "order.created"
 func eventID(number int) string { return fmt.Sprintf("order-%d-created", number) }
 
 // eventText is an event as it is published.
-func eventText(number int, sent time.Time) string {
+func eventText(number int, sent time.Time) string { return typedText(eventType, number, sent) }
+
+// typedText is an event of a type of its own.
+func typedText(eventType string, number int, sent time.Time) string {
 	return fmt.Sprintf(`{"id":%q,"type":%q,"data":%s}`, eventID(number), eventType, orderData(number, sent))
 }
 

@@ -24,7 +24,7 @@ var children = map[string]func(args []string) error{"bare": postBare, "serve": s
 const scenarios = "isolation"
 
 // others are what bench measures when it is called with a word.
-var others = map[string]func(args []string) error{scenarios: isolation, "kills": kills, "replay": replay, "waiting": waiting, "wide": wide}
+var others = map[string]func(args []string) error{scenarios: isolation, "kills": kills, "many": many, "replay": replay, "waiting": waiting, "wide": wide}
 
 func main() {
 	run := bench

@@ -62,10 +62,15 @@ func (m *meter) measure(ctx context.Context, l load) (row, error) {
 // run publishes events of a new shop, waits until all has arrived and is in the log, and fails if that does not
 // come to pass.
 func (m *meter) run(ctx context.Context, l load, shop string, events int) (row, error) {
-	r := row{kind: l.kind, fan: m.fan, deliveries: events * m.fan}
 	if err := m.publisher.register(ctx, shop, m.receiver.url, m.fan, m.rules); err != nil {
-		return r, err
+		return row{}, err
 	}
+	return m.runIn(ctx, l, shop, events)
+}
+
+// runIn is run in a shop that has its webhooks, of which as many as the fan-out want each event.
+func (m *meter) runIn(ctx context.Context, l load, shop string, events int) (row, error) {
+	r := row{kind: l.kind, fan: m.fan, deliveries: events * m.fan}
 	m.serve.forgetPeak()
 	before, err := m.serve.cpu()
 	if err != nil {
@@ -78,18 +83,25 @@ func (m *meter) run(ctx context.Context, l load, shop string, events int) (row, 
 	if err := m.receiver.await(ctx, shop, &r); err != nil {
 		return r, err
 	}
+	done, cpu, err := m.awaitWhole(ctx, shop, events)
+	if err != nil {
+		return r, err
+	}
+	m.serve.profiling(profileOff)
+	r.took, r.cpu = done.Sub(began), cpu-before
+	r.peak, err = m.serve.peak()
+	return r, err
+}
+
+// awaitWhole waits until the log has written everything and every event of a shop is in it as delivered, and gives what
+// awaitLog does.
+func (m *meter) awaitWhole(ctx context.Context, shop string, events int) (done time.Time, cpu time.Duration, err error) {
 	for deadline := time.Now().Add(patience); ; {
-		done, cpu, err := m.awaitLog(ctx)
-		if err != nil {
-			return r, err
+		if done, cpu, err = m.awaitLog(ctx); err != nil {
+			return done, cpu, err
 		}
-		r.took, r.cpu = done.Sub(began), cpu-before
-		if r.peak, err = m.serve.peak(); err != nil {
-			return r, err
-		}
-		m.serve.profiling(profileOff)
 		if err := m.checkLog(ctx, shop, events); err == nil || time.Now().After(deadline) {
-			return r, err
+			return done, cpu, err
 		}
 	}
 }

@@ -91,11 +91,8 @@ func wideBy(ctx context.Context, by, program, dir string, rc *receiver, webhooks
 			return err
 		}
 		took := time.Since(began)
-		_, after, err := m.awaitLog(ctx)
+		_, after, err := m.awaitWhole(ctx, shop, i+1)
 		if err != nil {
-			return err
-		}
-		if err := m.checkLog(ctx, shop, i+1); err != nil {
 			return err
 		}
 		fmt.Printf("by %s: event %d was at its %d receivers after %s; %.2f CPU-s until the log had all of it\n",
