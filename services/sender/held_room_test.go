@@ -704,3 +704,45 @@ func TestSender_SendsWhatDoesNotFitIntoMemory(t *testing.T) {
 		}
 	}
 }
+
+func TestSender_BacklogYieldsToOthersAndArrivesAllTheSame(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	backlog := count(t, func(http.ResponseWriter, int, int) int { return 0 })
+	other := count(t, func(http.ResponseWriter, int, int) int { return 0 })
+	b.start(t, few())
+	b.put(t, governed("wh_1", backlog.url, nil))
+	b.put(t, governed("wh_2", other.url, nil))
+	bound := func() bool {
+		b.sender.governor.mu.Lock()
+		defer b.sender.governor.mu.Unlock()
+		return b.sender.governor.rate > 0
+	}
+	// Others are sent all the while.
+	fresh, n := numbered("wh_2", 5000), 0
+	sends := func() {
+		if n < len(fresh) {
+			b.publish(t, fresh[n].Message())
+			n++
+		}
+	}
+	eventually(t, "what is drained has a bound", func() bool { sends(); return bound() })
+	const held = 200
+	for _, d := range numbered("wh_1", held) {
+		b.publish(t, d.Hold(0))
+	}
+	b.sender.keep(t.Context(), hold{why: "a test", shop: "demo", webhookID: "wh_1"})
+	waited := false
+	eventually(t, "what was held has arrived", func() bool {
+		sends()
+		b.sender.governor.mu.Lock()
+		waited = waited || len(b.sender.governor.turn) > 0
+		b.sender.governor.mu.Unlock()
+		return len(backlog.delivered()) >= held
+	})
+	if !waited {
+		t.Error("it never waited for its turn")
+	}
+	wantAll(t, backlog, held)
+	wantAll(t, other, n)
+}
