@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/id"
@@ -167,12 +169,28 @@ func (g guard) valid(req any) error {
 	var bad fault.Collector
 	for _, v := range violations.Violations {
 		text := v.Proto.GetMessage()
-		if pattern := v.RuleValue; v.RuleDescriptor != nil && v.RuleDescriptor.Name() == "pattern" && pattern.IsValid() {
-			text = "it must look like " + pattern.String()
+		if v.RuleDescriptor != nil && v.RuleValue.IsValid() {
+			switch v.RuleDescriptor.Name() {
+			case "pattern":
+				text = "it must look like " + v.RuleValue.String()
+			case "in":
+				text = noneOf(v.FieldValue, v.RuleValue.List())
+			}
 		}
 		bad.Add(protovalidate.FieldPathString(v.Proto.GetField()), "%s", text)
 	}
 	return bad.Err()
+}
+
+// noneOf says that a value is not one of a list; that the field may be left out goes without saying.
+func noneOf(value protoreflect.Value, list protoreflect.List) string {
+	var names []string
+	for i := range list.Len() {
+		if name := list.Get(i).String(); name != "" {
+			names = append(names, name)
+		}
+	}
+	return fmt.Sprintf("%q is none of %s%s", value.String(), strings.Join(names, ", "), fault.DidYouMean(value.String(), names))
 }
 
 // leave makes an error what the caller may see of it.

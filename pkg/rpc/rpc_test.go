@@ -165,6 +165,10 @@ func TestServer_NamesTheFieldThatTheProtoRefuses(t *testing.T) {
 			_, err := b.webhooks.ListWebhooks(t.Context(), &subscriptionv1.ListWebhooksRequest{ShopId: "demo", PageSize: 501})
 			return err
 		}, []string{"page_size"}, "500"},
+		{"a value that is not in the list", func() error {
+			_, err := b.webhooks.EnableWebhook(t.Context(), &subscriptionv1.EnableWebhookRequest{ShopId: "demo", WebhookId: "wh_1", Held: "sned"})
+			return err
+		}, []string{"held"}, `"sned" is none of send, discard (did you mean "send"?)`},
 		{"a message that is missing", func() error {
 			_, err := b.webhooks.CreateWebhook(t.Context(), &subscriptionv1.CreateWebhookRequest{ShopId: "demo"})
 			return err

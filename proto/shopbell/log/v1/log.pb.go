@@ -1007,7 +1007,7 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\x0ebehind_seconds\x18\x04 \x01(\x01R\rbehindSeconds\"z\n" +
 	"\x0fGetEventRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\"\n" +
-	"\bevent_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aeventId\"\xed\x04\n" +
+	"\bevent_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aeventId\"\xbf\x04\n" +
 	"\x15ListDeliveriesRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\x1d\n" +
 	"\n" +
@@ -1015,8 +1015,8 @@ const file_shopbell_log_v1_log_proto_rawDesc = "" +
 	"\n" +
 	"event_type\x18\x03 \x01(\tR\teventType\x12\x19\n" +
 	"\bevent_id\x18\x04 \x01(\tR\aeventId\x12_\n" +
-	"\x06status\x18\x05 \x01(\tBG\xbaHDrBR\x00R\apendingR\adelayedR\bretryingR\x04heldR\tdeliveredR\x06failedR\tcancelledR\x06status\x12Q\n" +
-	"\rresponse_code\x18\x06 \x01(\tB,\xbaH)r'2%^$|^[1-5][0-9][0-9]$|^[1-5]xx$|^none$R\fresponseCode\x12.\n" +
+	"\x06status\x18\x05 \x01(\tBG\xbaHDrBR\x00R\apendingR\adelayedR\bretryingR\x04heldR\tdeliveredR\x06failedR\tcancelledR\x06status\x12#\n" +
+	"\rresponse_code\x18\x06 \x01(\tR\fresponseCode\x12.\n" +
 	"\x04from\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
 	"\x02to\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12'\n" +
 	"\tpage_size\x18\t \x01(\x05B\n" +

@@ -774,7 +774,7 @@ var File_shopbell_log_v1_replay_proto protoreflect.FileDescriptor
 
 const file_shopbell_log_v1_replay_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshopbell/log/v1/replay.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x1ashopbell/v1/delivery.proto\"\x94\x05\n" +
+	"\x1cshopbell/log/v1/replay.proto\x12\x0fshopbell.log.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18shopbell/v1/access.proto\x1a\x1ashopbell/v1/delivery.proto\"\xe6\x04\n" +
 	"\x13CreateReplayRequest\x12C\n" +
 	"\ashop_id\x18\x01 \x01(\tB*\xbaH'r%2#^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$R\x06shopId\x12\x1d\n" +
 	"\n" +
@@ -782,8 +782,8 @@ const file_shopbell_log_v1_replay_proto_rawDesc = "" +
 	"\n" +
 	"event_type\x18\x03 \x01(\tR\teventType\x12\x19\n" +
 	"\bevent_id\x18\x04 \x01(\tR\aeventId\x12_\n" +
-	"\x06status\x18\x05 \x01(\tBG\xbaHDrBR\x00R\apendingR\adelayedR\bretryingR\x04heldR\tdeliveredR\x06failedR\tcancelledR\x06status\x12Q\n" +
-	"\rresponse_code\x18\x06 \x01(\tB,\xbaH)r'2%^$|^[1-5][0-9][0-9]$|^[1-5]xx$|^none$R\fresponseCode\x12.\n" +
+	"\x06status\x18\x05 \x01(\tBG\xbaHDrBR\x00R\apendingR\adelayedR\bretryingR\x04heldR\tdeliveredR\x06failedR\tcancelledR\x06status\x12#\n" +
+	"\rresponse_code\x18\x06 \x01(\tR\fresponseCode\x12.\n" +
 	"\x04from\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
 	"\x02to\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x1f\n" +
 	"\vdelivery_id\x18\v \x01(\tR\n" +
