@@ -43,8 +43,8 @@ bench-log: ## measure the log's stores with ten million attempts (some 40 minute
 	$(GO) run ./services/log/bench -rows $(or $(ROWS),10000000)
 
 .PHONY: bench-isolation
-bench-isolation: bin/shopbell ## measure what receivers that hang, die or flood do to the others (a quarter of an hour; run nothing else)
-	$(GO) run ./services/shopbell/bench isolation -shopbell bin/shopbell
+bench-isolation: bin/shopbell ## measure what receivers that hang, die or flood do to the others (a quarter of an hour; run nothing else); make bench-isolation ONLY=3,5 runs two
+	$(GO) run ./services/shopbell/bench isolation -shopbell bin/shopbell $(if $(ONLY),-only $(ONLY))
 
 .PHONY: bench-kills
 bench-kills: ## kill -9 one of three senders every 10 s while half of 20,000 receivers are away, and count what becomes of it (some three minutes)
