@@ -4,6 +4,7 @@ package record
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -110,36 +111,40 @@ func webhookOf(r *busv1.Record) string {
 // packet is records that become one message. Its zero value is empty.
 type packet struct {
 	shop, webhookID string // empty when they are of several
-	only            []byte // the first, while it is the only one
-	body            []byte // of busv1.Records
-	count           int
+	records         [][]byte
+	size            int // of the records
 }
 
 func (p *packet) fits(value []byte) bool {
-	return p.count == 0 || p.count < maxRecords && len(p.body)+len(value) <= maxBytes
+	return len(p.records) == 0 || len(p.records) < maxRecords && p.size+len(value) <= maxBytes
 }
 
 func (p *packet) add(r *busv1.Record, value []byte) {
 	switch shop, webhookID := r.GetShopId(), webhookOf(r); {
-	case p.count == 0:
-		p.shop, p.webhookID, p.only = shop, webhookID, value
+	case len(p.records) == 0:
+		p.shop, p.webhookID = shop, webhookID
 	case p.shop != shop:
 		p.shop, p.webhookID = "", ""
 	case p.webhookID != webhookID:
 		p.webhookID = ""
 	}
-	p.body = protowire.AppendBytes(protowire.AppendTag(p.body, 1, protowire.BytesType), value)
-	p.count++
+	p.records = append(p.records, value)
+	p.size += len(value)
 }
 
 // message is the packet's. It has an id so that the bus takes it once when it is tried again; it says nothing of records
 // that are written anew.
 func (p *packet) message() *nats.Msg {
 	id := nuid.Next()
-	if p.count == 1 {
-		return contract.RecordMessage(p.shop, p.webhookID, p.only, id)
+	if len(p.records) == 1 {
+		return contract.RecordMessage(p.shop, p.webhookID, p.records[0], id)
 	}
-	return contract.RecordsMessage(p.shop, p.webhookID, p.body, p.count, id)
+	const around = 1 + binary.MaxVarintLen32 // of each
+	body := make([]byte, 0, p.size+len(p.records)*around)
+	for _, value := range p.records {
+		body = protowire.AppendBytes(protowire.AppendTag(body, 1, protowire.BytesType), value) // busv1.Records
+	}
+	return contract.RecordsMessage(p.shop, p.webhookID, body, len(p.records), id)
 }
 
 // publishTimeout bounds how long the bus may take to store a message.

@@ -12,9 +12,9 @@ func TestCollector_LeavesLessUncollectedInALargeHeap(t *testing.T) {
 	}{
 		{"nothing is known yet", 0, 300, 0},
 		{"a small heap grows to four times what lives", 20 << 20, 300, 80 << 20},
-		{"a large one by half a gigabyte", 1 << 30, 50, 3 << 29},
-		{"one between by half a gigabyte too", 512 << 20, 100, 1 << 30},
-		{"a very large one by half", 8 << 30, 50, 12 << 30},
+		{"a large one to twice what lives, as Go has it", 1 << 30, 100, 2 << 30},
+		{"one between by half a gigabyte", 256 << 20, 200, 768 << 20},
+		{"a very large one to twice what lives, too", 8 << 30, 100, 16 << 30},
 	} {
 		got := gcPercent(row.live)
 		if got != row.want {

@@ -65,6 +65,7 @@ type line struct {
 type waiting struct {
 	sequence uint64 // in HELD
 	order    uint64 // its event's in EVENTS; 0: none is kept
+	accepted time.Time
 	tries    tries
 	j        *job // nil: its payload is not in memory
 	line     *line
@@ -358,7 +359,7 @@ func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhoo
 		if t := b.noted[j.d.ID]; t.attempt > j.d.Attempt {
 			j.d.Attempt, j.d.Uncounted, j.d.Due = t.attempt, t.uncounted, t.due
 		}
-		h := &waiting{sequence: raw.Sequence, j: j, tries: tries{j.d.Attempt, j.d.Uncounted, j.d.Due}}
+		h := &waiting{sequence: raw.Sequence, accepted: j.d.AcceptedAt, j: j, tries: tries{j.d.Attempt, j.d.Uncounted, j.d.Due}}
 		if w.Policy.IsOrdered() {
 			h.order = cmp.Or(j.d.Sequence, 1)
 			b.latest = max(b.latest, h.order)
@@ -366,8 +367,6 @@ func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhoo
 		j.held = h
 		fresh = append(fresh, h)
 	}
-	// Those that failed first were held last.
-	slices.SortStableFunc(fresh, func(a, b *waiting) int { return a.j.d.AcceptedAt.Compare(b.j.d.AcceptedAt) })
 	for _, h := range fresh {
 		key := lineOf(&h.j.d, w)
 		l := b.lines[key]
@@ -430,7 +429,11 @@ func (b *backlog) advance(l *line) {
 		b.rest(l, wait)
 		return
 	}
-	b.turn = append(b.turn, l)
+	at := len(b.turn)
+	for l.list[0].order == 0 && at > 0 && b.turn[at-1].list[0].accepted.After(l.list[0].accepted) {
+		at-- // it failed first, and was held last
+	}
+	b.turn = slices.Insert(b.turn, at, l)
 }
 
 // rest gives a line its turn after a while. It is called with the lock.

@@ -119,6 +119,9 @@ func (s *Sender) route(j *job) {
 	case j.w.Policy.IsOrdered() && !j.d.ByHand():
 		s.holder.put(hold{jobs: []*job{j}, why: inOrder, shop: j.d.ShopID, webhookID: j.d.WebhookID})
 		return
+	case time.Now().Before(j.d.Due): // it was called back
+		s.holder.put(s.lanes.hold(hold{jobs: []*job{j}, why: notWell, shop: j.d.ShopID, webhookID: j.d.WebhookID}, false))
+		return
 	}
 	late := time.Since(j.d.AcceptedAt)
 	switch s.lanes.admit(j) {
@@ -129,8 +132,7 @@ func (s *Sender) route(j *job) {
 	case closed:
 		s.giveBack(j)
 	case overflow:
-		why, queue := s.lanes.hold(j.d.WebhookID, tooSlow, false)
-		s.holder.put(hold{jobs: append(queue, j), why: why, shop: j.d.ShopID, webhookID: j.d.WebhookID})
+		s.holder.put(s.lanes.hold(hold{jobs: []*job{j}, why: tooSlow, shop: j.d.ShopID, webhookID: j.d.WebhookID}, false))
 	}
 }
 
@@ -142,7 +144,10 @@ func (s *Sender) giveBack(j *job) {
 	}
 }
 
-const tooSlow = "its receiver takes fewer deliveries than come"
+const (
+	tooSlow = "its receiver takes fewer deliveries than come"
+	notWell = "its receiver is not well"
+)
 
 const inOrder = "its deliveries are sent in order"
 

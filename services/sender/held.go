@@ -2,12 +2,14 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -19,9 +21,10 @@ import (
 
 // hold is deliveries of one webhook that are to be held, in their order.
 type hold struct {
-	jobs []*job
-	why  string
-	off  bool // the webhook is switched off: nobody is to send what is held before it is on again
+	jobs   []*job
+	called []*job // what waits for a later attempt, and is to be held with the rest
+	why    string
+	off    bool // the webhook is switched off: nobody is to send what is held before it is on again
 
 	shop, webhookID string        // whose lane holds from now on, unless it is off
 	broken          bool          // its receiver is not well
@@ -79,45 +82,26 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 	s := h.s
 	var records []*busv1.Record
 	var msgs []*nats.Msg
-	var called []*busv1.Record // for each job: its record, if it was called back from its timer
 	for _, what := range batch {
 		for _, j := range what.jobs {
 			tracing := bus.Extract(ctx, j.header)
-			var change *busv1.Record
 			if what.why != inOrder { // then it goes without saying
-				change = record.Traced(tracing, changeOf(&j.d, held, what.why))
+				records = append(records, record.Traced(tracing, changeOf(&j.d, held, what.why)))
 			}
-			if change != nil && j.m != nil {
-				records, change = append(records, change), nil
-			}
-			called = append(called, change)
-			from := uint64(0)
-			if j.m != nil {
-				from = sequence(j.m)
-			}
-			m := j.d.Hold(from)
+			m := j.d.Hold(sequence(j.m))
 			bus.Inject(tracing, m)
 			msgs = append(msgs, m)
 		}
 	}
 	bound, cancel := context.WithTimeout(ctx, publishTimeout)
 	told, err := record.Messages(records...)
-	var acks []bus.Ack
 	if err == nil {
-		acks, err = s.env.Bus.PublishAcks(bound, append(told, msgs...)...)
+		err = s.env.Bus.Publish(bound, append(told, msgs...)...)
 	}
 	cancel()
-	next := len(told) // in acks
-	var stopped []*busv1.Record
 	for _, what := range batch {
 		for _, j := range what.jobs {
-			switch {
-			case j.m != nil:
-				s.settle(ctx, j.m, err)
-			case err == nil && h.stopTimer(ctx, j, acks[next].Sequence) && called[next-len(told)] != nil:
-				stopped = append(stopped, called[next-len(told)])
-			}
-			next++
+			s.settle(ctx, j.m, err)
 		}
 		s.heldTotal.Add(float64(len(what.jobs)))
 		switch {
@@ -128,25 +112,46 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 			s.aside(ctx, func() { s.lookAgain(ctx, &what.jobs[0].d) })
 		default:
 			s.keep(ctx, what)
+			if len(what.called) > 0 {
+				s.aside(ctx, func() { s.callBack(ctx, what.called) })
+			}
 		}
-	}
-	if err := s.tell(ctx, stopped...); err != nil {
-		s.env.Log.WarnContext(ctx, "deliveries held without a record of it", slog.Int("deliveries", len(stopped)), slog.Any("error", err))
 	}
 }
 
-// stopTimer takes the timer away of a delivery that was called back from it. If it has fired meanwhile, the delivery is on
-// its way, or has arrived by another sender; then it is not held as well, stopTimer is false, and the log is told nothing.
-// At is where it is held.
-func (h *holder) stopTimer(ctx context.Context, j *job, at uint64) (stopped bool) {
-	n, err := h.s.env.Bus.RemoveAll(ctx, contract.Deliveries, contract.LaterSubject(j.d.WebhookID, j.d.ID))
-	if err == nil && n == 0 {
-		err = h.s.env.Bus.Remove(ctx, contract.Held, at)
+// callBack has deliveries that wait for a later attempt come now, so that they are held with the rest: each one's timer is
+// replaced by one that is due now. One of the two is there, whoever dies; where the timer has fired meanwhile, or somebody
+// has cancelled the delivery or sends it by hand, nothing is done.
+func (s *Sender) callBack(ctx context.Context, jobs []*job) {
+	for _, j := range jobs {
+		if err := s.callOneBack(ctx, j); err != nil && !bus.Outrun(err) {
+			s.env.Log.WarnContext(ctx, "a delivery whose receiver is not well is not called back; it is sent in its time", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
+		}
+	}
+}
+
+func (s *Sender) callOneBack(ctx context.Context, j *job) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	deliveries, err := s.env.Bus.Stream(ctx, contract.Deliveries)
+	if err != nil {
+		return err
+	}
+	timer, err := deliveries.GetLastMsgForSubject(ctx, contract.LaterSubject(j.d.WebhookID, j.d.ID))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
 	}
 	if err != nil {
-		h.s.env.Log.WarnContext(ctx, "timer not stopped; the delivery may reach its receiver twice", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
+		return err
 	}
-	return n > 0
+	d, due, err := contract.ParseLater(timer.Header, timer.Data)
+	if err != nil || d.Attempt != j.d.Attempt || d.Cancel != "" || d.ByHand() || time.Until(due) < soonDue/2 {
+		return err
+	}
+	d.Due = due
+	m := d.InsteadOf(timer.Sequence, time.Now())
+	bus.Inject(bus.Extract(ctx, j.header), m)
+	return s.env.Bus.Publish(ctx, m)
 }
 
 // lookAgain is for deliveries that were held for a webhook that is off. Whoever switched it on between our look and our
@@ -187,8 +192,8 @@ func (s *Sender) keep(ctx context.Context, what hold) {
 
 // holdLane makes a lane hold what comes, and moves what waits in it into HELD.
 func (s *Sender) holdLane(shop, webhookID, why string, unwell bool) {
-	if why, jobs := s.lanes.hold(webhookID, why, unwell); len(jobs) > 0 {
-		s.holder.put(hold{jobs: jobs, why: why, shop: shop, webhookID: webhookID})
+	if what := s.lanes.hold(hold{why: why, shop: shop, webhookID: webhookID}, unwell); len(what.jobs)+len(what.called) > 0 {
+		s.holder.put(what)
 	}
 }
 

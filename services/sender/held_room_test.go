@@ -495,23 +495,35 @@ func TestSender_SwitchedOffAndOnAgainLeavesNothingBehind(t *testing.T) {
 	b.nothingHeld(t)
 }
 
-// Another sender has what the timer brought: the one that remembers the delivery neither holds it nor says so.
-func TestSender_CallsNothingBackFromATimerThatHasFired(t *testing.T) {
+// A delivery that is called back has one place at a time, whoever dies when: its timer, or where it is held. What has no
+// timer any more is with another sender; what somebody asked for by hand stays as he wanted it.
+func TestSender_CallsBackWhatStillWaitsAndNothingElse(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.start(t, few())
-	d := numbered("wh_well", 2)
-	b.put(t, governed("wh_well", "http://127.0.0.1:1", nil))
-	b.publish(t, d[0].Later(time.Now().Add(time.Hour)))
-	jobs := []*job{{d: *d[0]}, {d: *d[1]}} // the second has no timer any more
-	b.sender.holder.move(t.Context(), []hold{{jobs: jobs, why: "its receiver is not well", off: true, webhookID: "wh_well"}})
-	records := b.records(t, 1)
-	if got := records[0].GetChange().GetDeliveryId(); len(records) != 1 || got != d[0].ID {
-		t.Errorf("%d records, the first of %s, want one of %s", len(records), got, d[0].ID)
+	d := numbered("wh_1", 3)
+	off, gone := governed("wh_1", "http://127.0.0.1:1", nil), "gone"
+	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &gone // nobody sends what is held
+	b.put(t, off)
+	due := time.Now().Add(time.Hour).UTC().Round(0)
+	cancelled := *d[2]
+	cancelled.Cancel = "cancelled by hand"
+	b.publish(t, d[0].Later(due), cancelled.Later(due))
+	jobs := []*job{{d: *d[0]}, {d: *d[1]}, {d: *d[2]}} // the second has no timer any more
+	for range 2 {                                      // again, as another sender may that remembers them too
+		b.sender.callBack(t.Context(), jobs)
+		eventually(t, "the first is held", func() bool { return len(b.stored(t, contract.Held)) > 0 })
 	}
 	kept := b.stored(t, contract.Held)
-	if got, err := contract.ParseDelivery(kept[0].Header, kept[0].Data); err != nil || len(kept) != 1 || got.ID != d[0].ID {
-		t.Errorf("%d are held, the first is %s (%v), want %s alone", len(kept), got.ID, err, d[0].ID)
+	if got, err := contract.ParseDelivery(kept[0].Header, kept[0].Data); err != nil || len(kept) != 1 || got.ID != d[0].ID || !got.Due.Equal(due) {
+		t.Errorf("%d are held, the first is %s, due %s (%v), want %s alone, due %s", len(kept), got.ID, got.Due, err, d[0].ID, due)
+	}
+	left := b.stored(t, contract.Deliveries)
+	if got, _, err := contract.ParseLater(left[0].Header, left[0].Data); err != nil || len(left) != 1 || got.Cancel == "" {
+		t.Errorf("%d timers are left, the first %v (%v), want the one that was cancelled", len(left), got, err)
+	}
+	if got := b.records(t, 1); len(got) != 1 || got[0].GetChange().GetStatus() != held {
+		t.Errorf("recorded %v, want that the first is held", got)
 	}
 }
 
@@ -666,12 +678,17 @@ func TestSender_LaneThatIsEnteredHoldsOnWhenTheBusDoesNotTakeWhatIsHeld(t *testi
 		t.Fatal(ours, err)
 	}
 	eventually(t, "the lane holds", func() bool { return holds("wh_entered") })
-	b.sender.lanes.hold("wh_alone", tooSlow, false)
+	b.sender.lanes.hold(hold{webhookID: "wh_alone", why: tooSlow}, false)
 	broken, cancel := context.WithCancel(t.Context())
 	cancel() // so that no ack comes
 	for _, webhookID := range []string{"wh_entered", "wh_alone"} {
 		d := numbered(webhookID, 1)[0]
-		b.sender.holder.move(broken, []hold{{jobs: []*job{{d: *d, header: d.Message().Header}}, why: tooSlow, shop: "demo", webhookID: webhookID}})
+		b.publish(t, d.Event.Message()) // stands for the message of DELIVERIES, which the sender would take
+		var m bus.Message
+		if err := b.bus.Read(t.Context(), contract.Events, "events.>", bus.From{Sequence: 1}, func(read bus.Message) bool { m = read; return false }); err != nil {
+			t.Fatal(err)
+		}
+		b.sender.holder.move(broken, []hold{{jobs: []*job{{d: *d, m: m, header: d.Message().Header}}, why: tooSlow, shop: "demo", webhookID: webhookID}})
 	}
 	if !holds("wh_entered") || holds("wh_alone") {
 		t.Errorf("the lane that is entered holds: %v, want true; the one that is not: %v, want false", holds("wh_entered"), holds("wh_alone"))

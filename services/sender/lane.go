@@ -305,7 +305,7 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 	what := hold{why: why, broken: true, rest: x.retryAfter, shop: j.d.ShopID, webhookID: j.d.WebhookID}
 	if !ln.held {
 		ln.held, ln.why = true, why
-		what.jobs = append(l.recall(ln), l.empty(ln)...)
+		what.called, what.jobs = l.recall(ln), l.empty(ln)
 	}
 	l.broke(what) // before anything else can be held for it
 	return why
@@ -335,7 +335,7 @@ func (l *lanes) unwell(what hold) hold {
 	defer l.mu.Unlock()
 	ln := l.of(what.webhookID)
 	ln.unwell, ln.why = true, what.why
-	what.jobs = l.recall(ln)
+	what.called = l.recall(ln)
 	return what
 }
 
@@ -381,21 +381,21 @@ func (l *lanes) empty(ln *lane) (out []*job) {
 	return out
 }
 
-// hold makes a lane hold what comes, for this reason unless it does so already for another, and gives that and what was
-// in its queue. Unwell says that what waits for a later attempt is called back.
-func (l *lanes) hold(webhookID, why string, unwell bool) (string, []*job) {
+// hold makes a lane hold what comes, for the hold's reason unless it does so already for another, and adds what was in its
+// queue. Unwell says that what waits for a later attempt is called back.
+func (l *lanes) hold(what hold, unwell bool) hold {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ln := l.of(webhookID)
+	ln := l.of(what.webhookID)
 	if !ln.held {
-		ln.held, ln.why = true, why
+		ln.held, ln.why = true, what.why
 	}
-	var called []*job
 	if unwell {
-		ln.unwell, ln.why = true, why
-		called = l.recall(ln)
+		ln.unwell, ln.why = true, what.why
+		what.called = l.recall(ln)
 	}
-	return ln.why, append(called, l.empty(ln)...)
+	what.why, what.jobs = ln.why, append(l.empty(ln), what.jobs...)
+	return what
 }
 
 // late gives the lanes in which a delivery waits for longer than it should, with their shops.

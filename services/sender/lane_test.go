@@ -187,7 +187,7 @@ func TestLanes_HoldWhatComesAndWhatWaits(t *testing.T) {
 	for _, j := range []*job{jobFor("a", "1", profile.Policy{}), jobFor("a", "2", profile.Policy{}), asked} {
 		l.admit(j)
 	}
-	if _, queue := l.hold("a", "why", false); !slices.Equal(names(queue), []string{"2"}) {
+	if queue := l.hold(hold{webhookID: "a", why: "why"}, false).jobs; !slices.Equal(names(queue), []string{"2"}) {
 		t.Errorf("from the queue come %v, want 2: 1 is under way, and what is sent by hand is not held", names(queue))
 	}
 	if l.admit(jobFor("a", "3", profile.Policy{})) != overflow {
@@ -215,7 +215,7 @@ func TestLanes_CallNothingBackWhoseTimeHasCome(t *testing.T) {
 			t.Fatalf("%s is to be held: %s", id, why)
 		}
 	}
-	jobs := l.unwell(hold{webhookID: "wh_1", why: "it is not"}).jobs
+	jobs := l.unwell(hold{webhookID: "wh_1", why: "it is not"}).called
 	if len(jobs) != 1 || jobs[0].d.ID != "waits" {
 		t.Errorf("%d are called back, want the one that waits", len(jobs))
 	}
