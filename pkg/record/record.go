@@ -22,7 +22,7 @@ import (
 // What one message holds at most. A record that is larger is a message of its own.
 const (
 	maxRecords = 256
-	maxBytes   = 512 << 10
+	maxBytes   = 128 << 10
 )
 
 // Message makes the message of one record. A repeat with the same id is one record as long as the bus remembers ids.

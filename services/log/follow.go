@@ -22,10 +22,13 @@ import (
 	"shopbell.dev/services/log/store"
 )
 
+// maxPulled is the most messages of a batch. Each may hold many records, and up to four times as many messages are in memory.
+const maxPulled = 1500
+
 // Run follows the bus until ctx ends; then it writes what it has pulled and closes the store.
 func (l *Log) Run(ctx context.Context, ready func()) error {
 	ready()
-	how := bus.Batching{Workers: 1, Size: l.cfg.Batch, Linger: l.cfg.Linger}
+	how := bus.Batching{Workers: 1, Size: min(maxPulled, l.cfg.Batch), Linger: l.cfg.Linger}
 	followers, work := errgroup.WithContext(ctx)
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogEvents, how, l.writeEvents) })
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogOutcomes, how, l.writeRecords) })

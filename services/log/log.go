@@ -25,7 +25,7 @@ type Config struct {
 	// Store is where it is kept: "sqlite:" and a path, or a "postgres://" URL. It may hold a password, so it is never
 	// printed.
 	Store config.Secret `yaml:"store"`
-	// Batch is the most messages that are written in one transaction.
+	// Batch is the most events, or records of what became of them, that are written in one transaction.
 	Batch int `yaml:"batch"`
 	// Linger is how long a batch waits to be filled: how far the log may follow behind. A decision and the attempts that
 	// follow from it are cheapest to write together.
@@ -44,7 +44,7 @@ type Config struct {
 // Defaults suit one machine.
 func Defaults() Config {
 	return Config{
-		Store: "sqlite:data/log.db", Batch: 3000, Linger: 200 * time.Millisecond,
+		Store: "sqlite:data/log.db", Batch: 10_000, Linger: 200 * time.Millisecond,
 		Keep: 30 * day, MaxBytes: 10 << 30,
 		StatsHours: 35 * day, StatsDays: 400 * day,
 	}

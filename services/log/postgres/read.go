@@ -298,6 +298,9 @@ func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	if !f.To.IsZero() {
 		add("created_at <", f.To)
 	}
+	if f.Status != "" && f.Status != "delivered" {
+		all = append(all, "status <> 'delivered'") // the condition of the index deliveries_by_status
+	}
 	if f.Troubled() {
 		all = append(all, "("+troubled+")")
 	}
