@@ -39,7 +39,7 @@ bench: bin/shopbell ## measure the whole pipeline beside a bare HTTP client (som
 	$(GO) run ./services/shopbell/bench -shopbell bin/shopbell
 
 .PHONY: bench-log
-bench-log: ## measure the log's stores with ten million attempts (some 40 minutes, 25 GB below /tmp; run nothing else); make bench-log ROWS=100000 is quick
+bench-log: ## measure the log's stores with ten million attempts (some 20 minutes, 25 GB below /tmp; run nothing else); make bench-log ROWS=100000 is quick
 	$(GO) run ./services/log/bench -rows $(or $(ROWS),10000000)
 
 .PHONY: bench-isolation
