@@ -87,7 +87,11 @@ func TestDeliveries_FindsARareStatusAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background())
+	t.Cleanup(func() {
+		if err := conn.Close(context.Background()); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
 	if _, err := conn.Exec(context.Background(), "ANALYZE deliveries"); err != nil {
 		t.Fatal(err)
 	}
