@@ -189,6 +189,7 @@ type result struct {
 	well     bool          // its receiver took it
 	why      string        // its receiver is not well
 	rest     time.Duration // what the receiver asks for
+	waits    *job          // the next attempt, for its time
 }
 
 // finish does what is to be done with a delivery and publishes what came of it.
@@ -289,7 +290,14 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 		msgs = append(msgs, wish)
 	}
 	made := attemptOf(d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole}, telemetry.TraceID(ctx))
-	return r, s.publish(ctx, made, msgs...)
+	if err := s.publish(ctx, made, msgs...); err != nil {
+		return r, err
+	}
+	// Its timer is set: whoever finds the receiver not well from now on calls it back, and if somebody has, we do.
+	if r.waits != nil && s.lanes.wait(r.waits) != "" {
+		s.aside(ctx, func() { s.callBack(ctx, []*job{r.waits}) })
+	}
+	return r, nil
 }
 
 // goesOn says whether an attempt that a job asked for is followed by the webhook's schedule. Where order matters it is not: what
@@ -318,8 +326,10 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	}
 	ordered := j.w.Policy.IsOrdered()
 	if v.status == retrying && !j.d.ByHand() && !ordered && j.w.Policy.Breaks() {
-		if why := s.lanes.wait(&job{d: next, w: j.w, header: j.header}); why != "" {
+		if why := s.lanes.whyUnwell(next.WebhookID); why != "" {
 			v.status, v.reason = held, why
+		} else {
+			r.waits = &job{d: next, w: j.w, header: j.header}
 		}
 	}
 	switch {

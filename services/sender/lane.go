@@ -311,8 +311,18 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 	return why
 }
 
+// whyUnwell says why the lane's receiver is known not to be well; empty: it is not known to be so.
+func (l *lanes) whyUnwell(webhookID string) (why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ln := l.of(webhookID); ln.unwell {
+		return ln.why
+	}
+	return ""
+}
+
 // wait remembers a delivery whose next attempt waits for its time, so that it can be called back when its receiver turns
-// out not to be well. If it is known not to be, wait says why, and the delivery is to be held.
+// out not to be well. If it is known not to be, wait says why, and the delivery is to be called back now.
 func (l *lanes) wait(j *job) (why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
