@@ -1,20 +1,14 @@
 package sender
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
-	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/webhook"
-	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
 // backlog is what is held for one webhook whose lane is ours: it reads HELD, and gives the lane what may be sent, in
@@ -259,162 +253,6 @@ func (b *backlog) leave(ctx context.Context, e entry) (time.Duration, bool, erro
 	return 0, false, nil
 }
 
-// read reads on in HELD.
-func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) error {
-	if !b.loaded {
-		if err := b.readTries(ctx); err != nil {
-			return err
-		}
-	}
-	for {
-		b.mu.Lock()
-		room := aheadInLines - b.sum
-		if ordered {
-			room = maxInLines - b.sum
-		}
-		if b.why != "" && !ordered {
-			room = min(room, readAtOnce/16-b.sum) // enough to probe with
-		}
-		unread := b.unread
-		wanted := (unread || ordered && b.unripe()) && room > 0
-		b.unread = unread && !wanted // a hint that comes from now on counts
-		b.mu.Unlock()
-		if !wanted {
-			return nil
-		}
-		floor := uint64(0)
-		if ordered { // asked before it is read: what is held of all events up to it is there
-			var err error
-			if floor, err = b.s.floor.of(ctx, b.s.env.Bus, b.shop); err != nil {
-				b.hint()
-				return err
-			}
-			if !unread && floor <= b.floor {
-				return nil
-			}
-		}
-		batch, more, err := b.s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), b.next, min(room, readAtOnce), readBytes)
-		if err != nil {
-			b.hint()
-			return err
-		}
-		b.mu.Lock()
-		unreadable := b.add(ctx, batch, w)
-		if more {
-			b.unread = true
-		} else if floor > b.floor {
-			b.floor = floor
-		}
-		b.mu.Unlock()
-		for _, at := range unreadable { // else the lane would never be empty
-			if err := b.s.env.Bus.Remove(ctx, contract.Held, at); err != nil {
-				return err
-			}
-		}
-		if !more {
-			return nil
-		}
-	}
-}
-
-// unripe says whether what is first in its line waits for the floor to rise. It is called with the lock.
-func (b *backlog) unripe() bool {
-	return b.latest > b.floor && slices.ContainsFunc(b.turn, func(l *line) bool { return l.list[0].order > b.floor })
-}
-
-// readTries reads what is noted of the attempts of held deliveries.
-func (b *backlog) readTries(ctx context.Context) error {
-	for next, more := uint64(1), true; more; {
-		var batch []bus.Stored
-		var err error
-		if batch, more, err = b.s.env.Bus.List(ctx, contract.Held, contract.TriesSubjects(b.webhookID), next, readAtOnce, readBytes); err != nil {
-			return err
-		}
-		for _, raw := range batch {
-			next = raw.Sequence + 1
-			t := &busv1.Tries{}
-			if err := proto.Unmarshal(raw.Data, t); err != nil {
-				b.s.env.Log.ErrorContext(ctx, "what is noted of a delivery's attempts cannot be read", slog.String("subject", raw.Subject), slog.Any("error", err))
-				continue
-			}
-			b.noted[contract.DeliveryOfTries(raw.Subject)] = tries{int(t.Attempt), int(t.Uncounted), t.Due.AsTime()}
-		}
-	}
-	b.loaded = true
-	return nil
-}
-
-// add puts what was read into its lines, and gives the places of what is no delivery. It is called with the lock.
-func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhook) (unreadable []uint64) {
-	var fresh []*waiting
-	for _, raw := range batch {
-		b.next = raw.Sequence + 1
-		j, err := b.parse(raw, w)
-		if err != nil {
-			b.s.env.Log.ErrorContext(ctx, "a message in HELD is no delivery; it is left out", slog.Any("error", err))
-			unreadable = append(unreadable, raw.Sequence)
-			continue
-		}
-		// What is noted may be of an earlier time that it was held: then its number is no higher.
-		if t := b.noted[j.d.ID]; t.attempt > j.d.Attempt {
-			j.d.Attempt, j.d.Uncounted, j.d.Due = t.attempt, t.uncounted, t.due
-		}
-		h := &waiting{sequence: raw.Sequence, accepted: j.d.AcceptedAt, j: j, tries: tries{j.d.Attempt, j.d.Uncounted, j.d.Due}}
-		if w.Policy.IsOrdered() {
-			h.order = cmp.Or(j.d.Sequence, 1)
-			b.latest = max(b.latest, h.order)
-		}
-		j.held = h
-		fresh = append(fresh, h)
-	}
-	for _, h := range fresh {
-		key := lineOf(&h.j.d, w)
-		l := b.lines[key]
-		if l == nil {
-			l = &line{key: key}
-			b.lines[key] = l
-		}
-		h.line = l
-		at, _ := slices.BinarySearchFunc(l.list, h, func(a, b *waiting) int { return cmp.Compare(a.order, b.order) })
-		for at < len(l.list) && l.list[at].order == h.order {
-			at++
-		}
-		if l.out && at == 0 {
-			at = 1
-		}
-		l.list = slices.Insert(l.list, at, h)
-		b.sum++
-		if b.bytes += h.j.size(); b.bytes > maxPayload {
-			b.park(h)
-		}
-		b.advance(l)
-	}
-	return unreadable
-}
-
-// lineOf is the line that a delivery belongs to.
-func lineOf(d *contract.Delivery, w *webhook.Webhook) string {
-	switch {
-	case w.Policy.Ordered == profile.ByWebhook:
-		return ""
-	case w.Policy.Ordered == profile.ByKey && d.Key != "":
-		return "key " + d.Key
-	}
-	return "delivery " + d.ID
-}
-
-func (b *backlog) parse(raw bus.Stored, w *webhook.Webhook) (*job, error) {
-	d, err := contract.ParseDelivery(raw.Header, raw.Data)
-	return &job{d: d, header: raw.Header, w: w, from: b}, err
-}
-
-// park leaves a delivery's payload on the bus.
-func (b *backlog) park(h *waiting) {
-	b.bytes -= h.j.size()
-	h.j = nil
-	b.parked[h.sequence] = h
-}
-
 // advance gives a line its turn, or has it wait for its time. It is called with the lock.
 func (b *backlog) advance(l *line) {
 	if l.busy {
@@ -526,51 +364,6 @@ func (b *backlog) take(ordered bool) (l *line, unripe bool) {
 	return nil, unripe
 }
 
-// fetch reads a payload that was left on the bus, and those that were left behind it: they come next, more or less.
-func (b *backlog) fetch(h *waiting, w *webhook.Webhook) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
-	defer cancel()
-	batch, _, err := b.s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), h.sequence, fetchAtOnce, readBytes)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, raw := range batch {
-		parked := b.parked[raw.Sequence]
-		if parked == nil {
-			continue
-		}
-		j, problem := b.parse(raw, w)
-		if problem != nil {
-			if parked == h {
-				err = problem
-			}
-			continue
-		}
-		j.held, parked.j = parked, j
-		b.bytes += j.size()
-		delete(b.parked, raw.Sequence)
-	}
-	switch {
-	case h.j != nil:
-		return true
-	case err == nil: // it was discarded meanwhile
-		b.gone(h)
-	default:
-		b.s.env.Log.WarnContext(ctx, "a held delivery cannot be read, trying again", slog.String("webhook_id", b.webhookID), slog.Any("error", err))
-		h.line.out = false
-		b.out--
-		b.rest(h.line, time.Second)
-	}
-	return false
-}
-
-// forget counts a delivery's payload no more. It is called with the lock.
-func (b *backlog) forget(h *waiting) {
-	if h.j != nil {
-		b.bytes -= h.j.size()
-	}
-	delete(b.parked, h.sequence)
-}
-
 // gone takes a delivery that is at its end out of its line. It is called with the lock.
 func (b *backlog) gone(h *waiting) {
 	l := h.line
@@ -638,43 +431,4 @@ func (b *backlog) judge(j *job, r result) (unwell bool) {
 		b.probe = now.Add(max(nextProbe(j.w.Policy, now.Sub(b.since), b.s.backlogs.count()), min(r.rest, longestRest)))
 	}
 	return false
-}
-
-// backlogs are the lanes that are ours.
-type backlogs struct {
-	ctx   context.Context // ends when no more is to be begun
-	after func(*backlog)  // called when one is at its end
-
-	mu  sync.Mutex // guards all
-	all map[string]*backlog
-	wg  sync.WaitGroup
-}
-
-func (bs *backlogs) get(webhookID string) *backlog {
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	return bs.all[webhookID]
-}
-
-func (bs *backlogs) count() int {
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	return len(bs.all)
-}
-
-// begin works on a backlog until it is at its end. One that is worked on already is left alone.
-func (bs *backlogs) begin(b *backlog) {
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	if bs.all[b.webhookID] != nil || bs.ctx.Err() != nil {
-		return
-	}
-	bs.all[b.webhookID] = b
-	bs.wg.Go(func() {
-		b.run(bs.ctx)
-		bs.mu.Lock()
-		delete(bs.all, b.webhookID)
-		bs.mu.Unlock()
-		bs.after(b)
-	})
 }

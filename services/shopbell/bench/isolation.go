@@ -408,7 +408,7 @@ func (l *lab) outageOf(ctx context.Context, ordered string) error {
 		events, err = pour(ctx, publisher(s.url), rate{webhooks: 1, perSecond: 50, bad: true, inOrder: true}, away+15*time.Second)
 		published <- err
 	}()
-	time.Sleep(5 * time.Second)
+	time.Sleep(5 * time.Second) // so that it is known to be well
 	where.die()
 	time.Sleep(away)
 	if err := where.live(ctx); err != nil {
