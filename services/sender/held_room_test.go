@@ -303,7 +303,7 @@ func TestSender_KeepsTheOrderOfEachKey(t *testing.T) {
 	const events, keys = 400, 20
 	var fails sync.Map
 	in := count(t, func(_ http.ResponseWriter, number, _ int) int {
-		time.Sleep(2 * time.Millisecond) // so that keys are under way together
+		time.Sleep(2 * time.Millisecond)                                          // so that keys are under way together
 		if _, again := fails.LoadOrStore(number, true); !again && number%5 == 0 { // a fifth fails at first
 			return 500
 		}
