@@ -67,8 +67,6 @@ type Bus struct {
 	conn *nats.Conn
 	js   jetstream.JetStream
 	log  *slog.Logger
-
-	batches chan struct{} // bounds how many batches are open: the server keeps 50 a stream for all of us
 }
 
 // maxPending is how many publishes may wait for their acks at once over one connection.
@@ -110,7 +108,7 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger, options ...nats.
 		conn.Close()
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	b := &Bus{conn: conn, js: js, log: log, batches: make(chan struct{}, 16)}
+	b := &Bus{conn: conn, js: js, log: log}
 	if err := b.ensure(ctx, cfg.options()); err != nil {
 		conn.Close()
 		return nil, err
@@ -190,7 +188,7 @@ func passing(err error) bool {
 		}
 	}
 	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.Code >= 500 || api.ErrorCode == errBatchIncomplete)
+	return errors.As(err, &api) && api.Code >= 500
 }
 
 // Connected says whether the bus can be reached right now.

@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
 	"shopbell.dev/pkg/bus"
@@ -49,7 +51,7 @@ func TestPublishBatch_IsWholeAndToleratesRepeats(t *testing.T) {
 		}
 	}
 	if got := messages(t, b, contract.Events); got != 3 {
-		t.Errorf("stream holds %d messages, want 3: the probing must store nothing", got)
+		t.Errorf("stream holds %d messages, want 3", got)
 	}
 	acks, err = b.PublishBatch(t.Context(), event("one"), event("two"), event("three"))
 	if err != nil || !acks[0].Duplicate || !acks[1].Duplicate || !acks[2].Duplicate {
@@ -57,11 +59,125 @@ func TestPublishBatch_IsWholeAndToleratesRepeats(t *testing.T) {
 	}
 }
 
+// stored are the ids of a stream's messages, in their order.
+func stored(t *testing.T, b *bus.Bus, stream, subjects string) (out []string) {
+	t.Helper()
+	list, _, err := b.List(t.Context(), stream, subjects, 1, 1000, 64<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list {
+		out = append(out, m.Header.Get("Nats-Msg-Id"))
+	}
+	return out
+}
+
+// finish has batches that lie published by somebody else, until nothing lies there any more.
+func finish(t *testing.T, b *bus.Bus) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	var finishing sync.WaitGroup
+	finishing.Go(func() { b.FinishBatches(ctx, 20*time.Millisecond) })
+	for messages(t, b, contract.Batches) > 0 && ctx.Err() == nil {
+		time.Sleep(5 * time.Millisecond)
+	}
+	stop()
+	finishing.Wait()
+}
+
+func TestPublishBatch_LeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	if _, err := b.PublishBatch(t.Context(), event("one"), event("two")); err != nil {
+		t.Fatal(err)
+	}
+	if n := messages(t, b, contract.Batches); n != 0 {
+		t.Errorf("%d messages lie in BATCHES after their batch was published, want none", n)
+	}
+}
+
+// A publisher may die when nothing, a part, or all of its batch is on its streams, and also when it was never told so.
+func TestPublishBatch_IsWholeWhereverItsPublisherDies(t *testing.T) {
+	t.Parallel()
+	for there := range 4 {
+		t.Run(fmt.Sprintf("with %d of 3 published", there), func(t *testing.T) {
+			t.Parallel()
+			b := bustest.New(t)
+			batch := []*nats.Msg{event("one"), event("two"), event("three")}
+			parts, err := bus.BatchParts("batch", batch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Publish(t.Context(), append(parts, batch[:there]...)...); err != nil {
+				t.Fatal(err)
+			}
+			finish(t, b)
+			finish(t, b)
+			want := []string{"demo/one", "demo/two", "demo/three"}
+			if diff := cmp.Diff(want, stored(t, b, contract.Events, "events.>")); diff != "" {
+				t.Errorf("what is there after somebody else has finished the batch (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPublishBatch_OfWhichAPartIsMissingIsNotPublished(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	var batch []*nats.Msg
+	for i := range 5 {
+		m := event(fmt.Sprint(i))
+		m.Data = bytes.Repeat([]byte{'x'}, 3<<20)
+		batch = append(batch, m)
+	}
+	parts, err := bus.BatchParts("batch", batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(parts) != 5 {
+		t.Fatalf("a batch of 15 MiB has %d parts, want 5", len(parts))
+	}
+	if err := b.Publish(t.Context(), parts[0], parts[1], parts[2], parts[4]); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer stop()
+	b.FinishBatches(ctx, 10*time.Millisecond)
+	if n := messages(t, b, contract.Events); n != 0 {
+		t.Errorf("%d events are there of a batch that is not whole, want none", n)
+	}
+	if err := b.Publish(t.Context(), parts[3]); err != nil { // it was only late
+		t.Fatal(err)
+	}
+	finish(t, b)
+	if n := messages(t, b, contract.Events); n != 5 {
+		t.Errorf("%d events are there after the missing part has come, want 5", n)
+	}
+}
+
+func TestPublishBatch_LeavesOutWhatIsNoBatch(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	odd := contract.BatchMessage("odd", 0, 1, []byte("no batch"))
+	parts, err := bus.BatchParts("batch", []*nats.Msg{event("one"), event("two")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), append([]*nats.Msg{odd, {Subject: contract.BatchSubject("bare")}}, parts...)...); err != nil {
+		t.Fatal(err)
+	}
+	finish(t, b)
+	if n := messages(t, b, contract.Events); n != 2 {
+		t.Errorf("%d events are there of the batch behind what is none, want 2", n)
+	}
+}
+
 func TestPublishBatch_ManyAtOnceAllArrive(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
 	var wg sync.WaitGroup
-	for i := range 80 { // more than the server keeps in flight
+	for i := range 80 {
 		wg.Go(func() {
 			var batch []*nats.Msg
 			for j := range 20 {

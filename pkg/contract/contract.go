@@ -10,6 +10,7 @@ import (
 
 // The streams.
 const (
+	Batches    = "BATCHES"
 	Events     = "EVENTS"
 	Deliveries = "DELIVERIES"
 	Held       = "HELD"
@@ -59,6 +60,17 @@ func DefaultOptions() Options {
 func Streams(o Options) []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
 		{
+			Name:        Batches,
+			Description: "events that are taken all of them or none, until EVENTS has them",
+			Subjects:    []string{BatchSubjects},
+			Retention:   jetstream.LimitsPolicy,
+			MaxAge:      o.KeepEvents,
+			Storage:     jetstream.FileStorage,
+			Replicas:    o.Replicas,
+			Duplicates:  2 * time.Minute,
+			AllowDirect: true,
+		},
+		{
 			Name:        Events,
 			Description: "what happened in the shops",
 			Subjects:    []string{"events.>"},
@@ -67,9 +79,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
 			Duplicates:  min(o.DuplicateWindow, o.KeepEvents),
-			// A batch of events is taken whole or not at all.
-			AllowAtomicPublish: true,
-			AllowDirect:        true,
+			AllowDirect: true,
 		},
 		{
 			Name:        Deliveries,

@@ -16,6 +16,7 @@ const (
 	hdrWebhook = "Shopbell-Webhook"
 	hdrRelease = "Shopbell-Release"
 	hdrRecords = "Shopbell-Records"
+	hdrParts   = "Shopbell-Parts"
 
 	hdrSchedule       = "Nats-Schedule"
 	hdrScheduleTarget = "Nats-Schedule-Target"
@@ -349,6 +350,22 @@ func RecordsMessage(shop, webhookID string, records []byte, count int, id string
 
 // IsRecords says whether a message of OUTCOMES holds several records.
 func IsRecords(h nats.Header) bool { return get(h, hdrRecords) != "" }
+
+// BatchMessage makes the message of a part of a batch, which has so many parts.
+func BatchMessage(batchID string, part, parts int, body []byte) *nats.Msg {
+	return &nats.Msg{Subject: BatchSubject(batchID), Data: body, Header: nats.Header{
+		jetstream.MsgIDHeader: {batchID + "/" + strconv.Itoa(part)}, hdrParts: {strconv.Itoa(parts)},
+	}}
+}
+
+// PartsOf is how many parts the batch has of which a message is one; 0 when it is none.
+func PartsOf(h nats.Header) int {
+	n, err := strconv.Atoi(get(h, hdrParts))
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 // ShopOf is the shop that a message speaks of.
 func ShopOf(h nats.Header) string {

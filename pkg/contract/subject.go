@@ -69,6 +69,12 @@ func shopToken(shop string) string { return strings.ReplaceAll(shop, ".", "=") }
 
 func shopOf(token string) string { return strings.ReplaceAll(token, "=", ".") }
 
+// BatchSubjects is where all batches lie.
+const BatchSubjects = "batches.*"
+
+// BatchSubject is where the parts of a batch lie.
+func BatchSubject(batchID string) string { return "batches." + batchID }
+
 // ShopEventSubjects is where all events of a shop lie.
 func ShopEventSubjects(shop string) string { return "events.*." + shopToken(shop) + ".>" }
 

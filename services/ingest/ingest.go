@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -98,8 +99,16 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	return in, nil
 }
 
-// Run follows the shops' settings until ctx ends.
+// leastSilence is half of how long a batch lies at least before others take its publisher for dead.
+const leastSilence = 5 * time.Second
+
+// Run follows the shops' settings, and publishes what others have left half done, until ctx ends.
 func (in *Ingest) Run(ctx context.Context, ready func()) error {
+	var finishing sync.WaitGroup
+	defer finishing.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	finishing.Go(func() { in.env.Bus.FinishBatches(ctx, 2*max(in.cfg.Timeout, leastSilence)) })
 	return in.shops.Follow(in.env.Bus)(ctx, ready)
 }
 

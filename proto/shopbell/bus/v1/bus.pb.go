@@ -73,6 +73,116 @@ func (x *Records) GetRecords() []*Record {
 	return nil
 }
 
+// The body of a message on BATCHES: messages that are put onto their streams all of them or none, whoever dies meanwhile.
+type Batch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The messages, in their order.
+	Messages      []*BatchedMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Batch) Reset() {
+	*x = Batch{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Batch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Batch) ProtoMessage() {}
+
+func (x *Batch) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Batch.ProtoReflect.Descriptor instead.
+func (*Batch) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Batch) GetMessages() []*BatchedMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+// One message of a batch.
+type BatchedMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it is put.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Its headers. One of them is the id that makes a repeat harmless.
+	Headers map[string]string `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Its body, as it is.
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchedMessage) Reset() {
+	*x = BatchedMessage{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchedMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchedMessage) ProtoMessage() {}
+
+func (x *BatchedMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchedMessage.ProtoReflect.Descriptor instead.
+func (*BatchedMessage) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BatchedMessage) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *BatchedMessage) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *BatchedMessage) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // One thing that happened.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -100,7 +210,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[1]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -112,7 +222,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[1]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -125,7 +235,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{1}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Record) GetAt() *timestamppb.Timestamp {
@@ -235,7 +345,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[2]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +357,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[2]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +370,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{2}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Decision) GetConsidered() []*v1.Considered {
@@ -306,7 +416,7 @@ type AttemptMade struct {
 
 func (x *AttemptMade) Reset() {
 	*x = AttemptMade{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[3]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +428,7 @@ func (x *AttemptMade) String() string {
 func (*AttemptMade) ProtoMessage() {}
 
 func (x *AttemptMade) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[3]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +441,7 @@ func (x *AttemptMade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptMade.ProtoReflect.Descriptor instead.
 func (*AttemptMade) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{3}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AttemptMade) GetDeliveryId() string {
@@ -423,7 +533,7 @@ type StatusChange struct {
 
 func (x *StatusChange) Reset() {
 	*x = StatusChange{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[4]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +545,7 @@ func (x *StatusChange) String() string {
 func (*StatusChange) ProtoMessage() {}
 
 func (x *StatusChange) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[4]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +558,7 @@ func (x *StatusChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusChange.ProtoReflect.Descriptor instead.
 func (*StatusChange) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{4}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StatusChange) GetDeliveryId() string {
@@ -510,7 +620,7 @@ type SwitchOff struct {
 
 func (x *SwitchOff) Reset() {
 	*x = SwitchOff{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +632,7 @@ func (x *SwitchOff) String() string {
 func (*SwitchOff) ProtoMessage() {}
 
 func (x *SwitchOff) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +645,7 @@ func (x *SwitchOff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchOff.ProtoReflect.Descriptor instead.
 func (*SwitchOff) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{5}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SwitchOff) GetAt() *timestamppb.Timestamp {
@@ -607,7 +717,7 @@ type WebhookState struct {
 
 func (x *WebhookState) Reset() {
 	*x = WebhookState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +729,7 @@ func (x *WebhookState) String() string {
 func (*WebhookState) ProtoMessage() {}
 
 func (x *WebhookState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +742,7 @@ func (x *WebhookState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookState.ProtoReflect.Descriptor instead.
 func (*WebhookState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{6}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WebhookState) GetWebhook() *v1.Webhook {
@@ -683,7 +793,7 @@ type Recovered struct {
 
 func (x *Recovered) Reset() {
 	*x = Recovered{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +805,7 @@ func (x *Recovered) String() string {
 func (*Recovered) ProtoMessage() {}
 
 func (x *Recovered) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +818,7 @@ func (x *Recovered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovered.ProtoReflect.Descriptor instead.
 func (*Recovered) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Recovered) GetAt() *timestamppb.Timestamp {
@@ -741,7 +851,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +863,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +876,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Secret) GetValue() string {
@@ -812,7 +922,7 @@ type LaneState struct {
 
 func (x *LaneState) Reset() {
 	*x = LaneState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +934,7 @@ func (x *LaneState) String() string {
 func (*LaneState) ProtoMessage() {}
 
 func (x *LaneState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +947,7 @@ func (x *LaneState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneState.ProtoReflect.Descriptor instead.
 func (*LaneState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LaneState) GetShopId() string {
@@ -897,7 +1007,7 @@ type Tries struct {
 
 func (x *Tries) Reset() {
 	*x = Tries{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1019,7 @@ func (x *Tries) String() string {
 func (*Tries) ProtoMessage() {}
 
 func (x *Tries) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1032,7 @@ func (x *Tries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tries.ProtoReflect.Descriptor instead.
 func (*Tries) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Tries) GetAttempt() int32 {
@@ -957,7 +1067,7 @@ type ShopState struct {
 
 func (x *ShopState) Reset() {
 	*x = ShopState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1079,7 @@ func (x *ShopState) String() string {
 func (*ShopState) ProtoMessage() {}
 
 func (x *ShopState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1092,7 @@ func (x *ShopState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShopState.ProtoReflect.Descriptor instead.
 func (*ShopState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{11}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ShopState) GetShop() *v1.Shop {
@@ -1008,7 +1118,7 @@ type KeyState struct {
 
 func (x *KeyState) Reset() {
 	*x = KeyState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1130,7 @@ func (x *KeyState) String() string {
 func (*KeyState) ProtoMessage() {}
 
 func (x *KeyState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1143,7 @@ func (x *KeyState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyState.ProtoReflect.Descriptor instead.
 func (*KeyState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{12}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KeyState) GetApiKey() *v1.ApiKey {
@@ -1063,7 +1173,16 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
 	"\x19shopbell/bus/v1/bus.proto\x12\x0fshopbell.bus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashopbell/v1/delivery.proto\x1a\x17shopbell/v1/event.proto\x1a\x15shopbell/v1/key.proto\x1a\x16shopbell/v1/shop.proto\x1a\x19shopbell/v1/webhook.proto\"<\n" +
 	"\aRecords\x121\n" +
-	"\arecords\x18\x01 \x03(\v2\x17.shopbell.bus.v1.RecordR\arecords\"\xdd\x02\n" +
+	"\arecords\x18\x01 \x03(\v2\x17.shopbell.bus.v1.RecordR\arecords\"D\n" +
+	"\x05Batch\x12;\n" +
+	"\bmessages\x18\x01 \x03(\v2\x1f.shopbell.bus.v1.BatchedMessageR\bmessages\"\xc2\x01\n" +
+	"\x0eBatchedMessage\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12F\n" +
+	"\aheaders\x18\x02 \x03(\v2,.shopbell.bus.v1.BatchedMessage.HeadersEntryR\aheaders\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x02\n" +
 	"\x06Record\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x17\n" +
 	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x12\x19\n" +
@@ -1166,56 +1285,61 @@ func file_shopbell_bus_v1_bus_proto_rawDescGZIP() []byte {
 	return file_shopbell_bus_v1_bus_proto_rawDescData
 }
 
-var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*Records)(nil),               // 0: shopbell.bus.v1.Records
-	(*Record)(nil),                // 1: shopbell.bus.v1.Record
-	(*Decision)(nil),              // 2: shopbell.bus.v1.Decision
-	(*AttemptMade)(nil),           // 3: shopbell.bus.v1.AttemptMade
-	(*StatusChange)(nil),          // 4: shopbell.bus.v1.StatusChange
-	(*SwitchOff)(nil),             // 5: shopbell.bus.v1.SwitchOff
-	(*WebhookState)(nil),          // 6: shopbell.bus.v1.WebhookState
-	(*Recovered)(nil),             // 7: shopbell.bus.v1.Recovered
-	(*Secret)(nil),                // 8: shopbell.bus.v1.Secret
-	(*LaneState)(nil),             // 9: shopbell.bus.v1.LaneState
-	(*Tries)(nil),                 // 10: shopbell.bus.v1.Tries
-	(*ShopState)(nil),             // 11: shopbell.bus.v1.ShopState
-	(*KeyState)(nil),              // 12: shopbell.bus.v1.KeyState
-	nil,                           // 13: shopbell.bus.v1.Decision.DueEntry
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*v1.Considered)(nil),         // 15: shopbell.v1.Considered
-	(*v1.Attempt)(nil),            // 16: shopbell.v1.Attempt
-	(*v1.Webhook)(nil),            // 17: shopbell.v1.Webhook
-	(*v1.Shop)(nil),               // 18: shopbell.v1.Shop
-	(*v1.ApiKey)(nil),             // 19: shopbell.v1.ApiKey
+	(*Batch)(nil),                 // 1: shopbell.bus.v1.Batch
+	(*BatchedMessage)(nil),        // 2: shopbell.bus.v1.BatchedMessage
+	(*Record)(nil),                // 3: shopbell.bus.v1.Record
+	(*Decision)(nil),              // 4: shopbell.bus.v1.Decision
+	(*AttemptMade)(nil),           // 5: shopbell.bus.v1.AttemptMade
+	(*StatusChange)(nil),          // 6: shopbell.bus.v1.StatusChange
+	(*SwitchOff)(nil),             // 7: shopbell.bus.v1.SwitchOff
+	(*WebhookState)(nil),          // 8: shopbell.bus.v1.WebhookState
+	(*Recovered)(nil),             // 9: shopbell.bus.v1.Recovered
+	(*Secret)(nil),                // 10: shopbell.bus.v1.Secret
+	(*LaneState)(nil),             // 11: shopbell.bus.v1.LaneState
+	(*Tries)(nil),                 // 12: shopbell.bus.v1.Tries
+	(*ShopState)(nil),             // 13: shopbell.bus.v1.ShopState
+	(*KeyState)(nil),              // 14: shopbell.bus.v1.KeyState
+	nil,                           // 15: shopbell.bus.v1.BatchedMessage.HeadersEntry
+	nil,                           // 16: shopbell.bus.v1.Decision.DueEntry
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*v1.Considered)(nil),         // 18: shopbell.v1.Considered
+	(*v1.Attempt)(nil),            // 19: shopbell.v1.Attempt
+	(*v1.Webhook)(nil),            // 20: shopbell.v1.Webhook
+	(*v1.Shop)(nil),               // 21: shopbell.v1.Shop
+	(*v1.ApiKey)(nil),             // 22: shopbell.v1.ApiKey
 }
 var file_shopbell_bus_v1_bus_proto_depIdxs = []int32{
-	1,  // 0: shopbell.bus.v1.Records.records:type_name -> shopbell.bus.v1.Record
-	14, // 1: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
-	2,  // 2: shopbell.bus.v1.Record.decision:type_name -> shopbell.bus.v1.Decision
-	3,  // 3: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
-	4,  // 4: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
-	15, // 5: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
-	13, // 6: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
-	14, // 7: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
-	16, // 8: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
-	14, // 9: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
-	14, // 10: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
-	17, // 11: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
-	8,  // 12: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
-	7,  // 13: shopbell.bus.v1.WebhookState.recovered:type_name -> shopbell.bus.v1.Recovered
-	14, // 14: shopbell.bus.v1.Recovered.at:type_name -> google.protobuf.Timestamp
-	14, // 15: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
-	14, // 16: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
-	14, // 17: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
-	18, // 18: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
-	19, // 19: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
-	14, // 20: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	3,  // 0: shopbell.bus.v1.Records.records:type_name -> shopbell.bus.v1.Record
+	2,  // 1: shopbell.bus.v1.Batch.messages:type_name -> shopbell.bus.v1.BatchedMessage
+	15, // 2: shopbell.bus.v1.BatchedMessage.headers:type_name -> shopbell.bus.v1.BatchedMessage.HeadersEntry
+	17, // 3: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
+	4,  // 4: shopbell.bus.v1.Record.decision:type_name -> shopbell.bus.v1.Decision
+	5,  // 5: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
+	6,  // 6: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
+	18, // 7: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
+	16, // 8: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
+	17, // 9: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
+	19, // 10: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
+	17, // 11: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
+	17, // 12: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
+	20, // 13: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
+	10, // 14: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
+	9,  // 15: shopbell.bus.v1.WebhookState.recovered:type_name -> shopbell.bus.v1.Recovered
+	17, // 16: shopbell.bus.v1.Recovered.at:type_name -> google.protobuf.Timestamp
+	17, // 17: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
+	17, // 18: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
+	17, // 19: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
+	21, // 20: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
+	22, // 21: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
+	17, // 22: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_bus_v1_bus_proto_init() }
@@ -1223,7 +1347,7 @@ func file_shopbell_bus_v1_bus_proto_init() {
 	if File_shopbell_bus_v1_bus_proto != nil {
 		return
 	}
-	file_shopbell_bus_v1_bus_proto_msgTypes[1].OneofWrappers = []any{
+	file_shopbell_bus_v1_bus_proto_msgTypes[3].OneofWrappers = []any{
 		(*Record_Decision)(nil),
 		(*Record_Attempt)(nil),
 		(*Record_Change)(nil),
@@ -1234,7 +1358,7 @@ func file_shopbell_bus_v1_bus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_bus_v1_bus_proto_rawDesc), len(file_shopbell_bus_v1_bus_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
