@@ -144,7 +144,7 @@ func (r *replays) work(ctx context.Context, j *job) {
 		sent := 0
 		if !crowded {
 			var err error
-			if sent, err = r.chunk(ctx, j, next, max(1, min(maxChunk, rate/5))); err != nil {
+			if sent, err = r.chunk(ctx, j, next, max(1, min(maxChunk, rate/50))); err != nil {
 				if ctx.Err() == nil {
 					log.WarnContext(ctx, "replay is held up, trying again", slog.Any("error", err))
 				}

@@ -4,6 +4,7 @@ package subscription
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -55,6 +56,8 @@ type Subscription struct {
 	settings jetstream.KeyValue // of shops
 	keys     jetstream.KeyValue // of shops
 
+	single atomic.Int64 // when a single event was last matched, in ns since 1970
+
 	matched    prometheus.Counter
 	passedOver prometheus.Counter
 	decided    prometheus.Counter
@@ -62,6 +65,26 @@ type Subscription struct {
 }
 
 const openTimeout = 10 * time.Second
+
+const (
+	// burstsAtOnce is how many events of bursts are matched together at most: what they make comes before what a single event
+	// makes that is matched a moment later.
+	burstsAtOnce = 64
+	// burstShare is which part of one worker's time bursts have beside single events. All that an event costs behind its matching,
+	// up to its place in the log, comes at the pace at which it is matched.
+	burstShare = 0.2
+	// single events count as there for so long.
+	lately = time.Second
+)
+
+// yield is how long a worker that has matched events of bursts rests, so that they are spread over time and leave room
+// between them for single events. Where there are none it does not.
+func (s *Subscription) yield(took time.Duration) time.Duration {
+	if time.Since(time.Unix(0, s.single.Load())) > lately {
+		return 0
+	}
+	return time.Duration(float64(took) * (float64(s.cfg.Workers)/burstShare - 1))
+}
 
 // New makes the room and mounts it on the process's gRPC server.
 func New(cfg Config, env *run.Env) (run.Service, error) {
@@ -121,10 +144,17 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 		}
 		ready()
 		how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
-		bursts, work := errgroup.WithContext(work)
-		bursts.Go(func() error { return s.env.Bus.Batches(work, contract.BulkMatcher, how, s.decide) })
-		bursts.Go(func() error { return s.env.Bus.Batches(work, contract.Matcher, how, s.decide) })
-		return bursts.Wait()
+		bursts := how
+		bursts.Size, bursts.Rest = min(how.Size, burstsAtOnce), s.yield
+		matching, work := errgroup.WithContext(work)
+		matching.Go(func() error { return s.env.Bus.Batches(work, contract.BulkMatcher, bursts, s.decide) })
+		matching.Go(func() error {
+			return s.env.Bus.Batches(work, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
+				s.single.Store(time.Now().UnixNano())
+				return s.decide(ctx, batch)
+			})
+		})
+		return matching.Wait()
 	})
 	workers.Go(func() error {
 		return s.env.Bus.Batches(work, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
