@@ -56,6 +56,9 @@ func (d *Directory) parse(entry bus.Entry) (*Webhook, error) {
 	if err := proto.Unmarshal(entry.Value(), state); err != nil {
 		return nil, fmt.Errorf("parse the webhook %s: %w", entry.Key(), err)
 	}
+	if state.Webhook == nil {
+		return nil, fmt.Errorf("parse the webhook %s: there is none in it", entry.Key())
+	}
 	return New(state, entry.Revision(), d.profiles), nil
 }
 

@@ -333,7 +333,7 @@ func TestDirectory_GoesOnAfterWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(b *bundle) {
 		b.put(t, "demo", "wh_1", "paid")
-		for key, value := range map[string][]byte{"demo": []byte("x"), "demo.wh_2": {0xff}, "demo.wh_3.more": {}} {
+		for key, value := range map[string][]byte{"demo": []byte("x"), "demo.wh_2": {0xff}, "demo.wh_3.more": {}, "demo.wh_4": {}} {
 			if _, err := b.bucket.Put(t.Context(), key, value); err != nil {
 				t.Fatal(err)
 			}
@@ -347,7 +347,7 @@ func TestDirectory_GoesOnAfterWhatItCannotRead(t *testing.T) {
 	if got := ids(b.directory.All("demo")); !slices.Equal(got, []string{"wh_1", "wh_9"}) {
 		t.Errorf("All = %q, want wh_1 as it was before, and wh_9", got)
 	}
-	for _, want := range []string{"names no place in a shop", "cannot be read", "wh_2"} {
+	for _, want := range []string{"names no place in a shop", "cannot be read", "wh_2", "wh_4"} {
 		if !strings.Contains(b.log.String(), want) {
 			t.Errorf("log without %q:\n%s", want, b.log)
 		}
