@@ -78,7 +78,7 @@ type Ingest struct {
 
 // New makes the room and mounts it on the process's HTTP and gRPC servers.
 func New(cfg Config, env *run.Env) (run.Service, error) {
-	shops, err := shop.NewDirectory(env.Shop, env.Profiles, env.Log)
+	shops, err := env.Shops()
 	if err != nil {
 		return nil, err
 	}
@@ -98,9 +98,11 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	return in, nil
 }
 
-// Run follows the shops' settings until ctx ends.
+// Run waits until ctx ends: what ingest does, the process's HTTP and gRPC servers ask of it.
 func (in *Ingest) Run(ctx context.Context, ready func()) error {
-	return in.shops.Follow(in.env.Bus)(ctx, ready)
+	ready()
+	<-ctx.Done()
+	return nil
 }
 
 // The answers for an event.

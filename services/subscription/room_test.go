@@ -2,7 +2,6 @@ package subscription
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -36,6 +35,7 @@ import (
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/run/runtest"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
@@ -100,24 +100,7 @@ func setup(t testing.TB) *bundle {
 func (b *bundle) run(t testing.TB) {
 	t.Helper()
 	b.open(t)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ready, done := make(chan struct{}), make(chan error, 1)
-	room := b.Subscription
-	go func() {
-		// The process follows the keys.
-		done <- bus.Together(ctx, func() { close(ready) }, room.env.Keys.Follow(b.bus), room.Run)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-			t.Errorf("run: %v", err)
-		}
-	})
-	select {
-	case <-ready:
-	case <-time.After(10 * time.Second):
-		t.Fatal("subscription is never ready")
-	}
+	runtest.Start(t, b.env, b.Subscription)
 }
 
 func (b *bundle) open(t testing.TB) {
@@ -1207,20 +1190,20 @@ func TestProfiles_AreListedByName(t *testing.T) {
 	}
 }
 
-func TestRun_EndsWhenItCannotFollowItsBuckets(t *testing.T) {
+func TestRun_EndsWhenItCannotReadItsStreams(t *testing.T) {
 	t.Parallel()
 	b := &bundle{log: &lines{}, bus: bustest.New(t)}
 	b.open(t)
 	b.bus.Close()
 	done := make(chan error, 1)
-	go func() { done <- b.Run(t.Context(), func() { t.Error("it is ready without a bus") }) }()
+	go func() { done <- b.Run(t.Context(), func() {}) }()
 	select {
 	case err := <-done:
 		if err == nil {
 			t.Error("no error")
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatal("it hangs without its buckets")
+		t.Fatal("it hangs without its streams")
 	}
 }
 

@@ -78,10 +78,10 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		}),
 	}
 	var err error
-	if s.shops, err = shop.NewDirectory(env.Shop, env.Profiles, env.Log); err != nil {
+	if s.shops, err = env.Shops(); err != nil {
 		return nil, err
 	}
-	if s.webhooks, err = webhook.Open(ctx, env.Bus, env.Profiles, env.Log); err != nil {
+	if s.webhooks, err = env.Webhooks(ctx); err != nil {
 		return nil, err
 	}
 	if s.bucket, err = env.Bus.Bucket(ctx, contract.Webhooks); err != nil {
@@ -100,40 +100,16 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	return s, nil
 }
 
-// Run follows the buckets, and once it knows every webhook matches events and switches webhooks off, until ctx ends.
+// Run matches events and switches webhooks off until ctx ends.
 func (s *Subscription) Run(ctx context.Context, ready func()) error {
-	// The directories go last: what is being matched needs them to the end.
-	follow, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopFollowing()
-	filled, gone := make(chan struct{}), make(chan error, 1)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() {
-		defer stop() // without its directories subscription cannot go on
-		gone <- bus.Together(follow, func() { close(filled) }, s.webhooks.Follow(s.env.Bus), s.shops.Follow(s.env.Bus))
-	}()
-	workers, work := errgroup.WithContext(ctx)
-	workers.Go(func() error {
-		select {
-		case <-filled:
-		case <-work.Done():
-			return nil
-		}
-		ready()
-		how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
-		bursts, work := errgroup.WithContext(work)
-		bursts.Go(func() error { return s.env.Bus.Batches(work, contract.BulkMatcher, how, s.decide) })
-		bursts.Go(func() error { return s.env.Bus.Batches(work, contract.Matcher, how, s.decide) })
-		return bursts.Wait()
+	ready()
+	work, ctx := errgroup.WithContext(ctx)
+	how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
+	work.Go(func() error { return s.env.Bus.Batches(ctx, contract.BulkMatcher, how, s.decide) })
+	work.Go(func() error { return s.env.Bus.Batches(ctx, contract.Matcher, how, s.decide) })
+	work.Go(func() error {
+		return s.env.Bus.Batches(ctx, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
 	})
-	workers.Go(func() error {
-		return s.env.Bus.Batches(work, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
-	})
-	workers.Go(func() error { s.forgetDeleted(work); return nil })
-	err := workers.Wait()
-	stopFollowing()
-	if ferr := <-gone; err == nil {
-		err = ferr
-	}
-	return err
+	work.Go(func() error { s.forgetDeleted(ctx); return nil })
+	return work.Wait()
 }
