@@ -25,7 +25,7 @@ import (
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-func profiles(t *testing.T) *profile.Set {
+func profiles(t testing.TB) *profile.Set {
 	t.Helper()
 	set, err := profile.Load(fstest.MapFS{"own.yaml": {Data: []byte("name: own\nopen_catalog: true\npolicy: {timeout: 5s, retry_schedule: [1s, 2s], success_codes: [2xx]}\n")}})
 	if err != nil {
@@ -127,7 +127,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 
 func ids(list []*webhook.Webhook) (out []string) {
 	for _, w := range list {
-		out = append(out, w.Webhook.Id)
+		out = append(out, w.ID)
 	}
 	return out
 }
@@ -147,7 +147,7 @@ func TestDirectory_FollowsItsBucket(t *testing.T) {
 	if got := ids(d.All("demo")); !slices.Equal(got, []string{"wh_1"}) {
 		t.Fatalf("once filled it knows %q of demo, want what is there and not what was deleted", got)
 	}
-	if w := d.Get("tulip.shop", "wh_2"); w == nil || w.Webhook.ShopId != "tulip.shop" {
+	if w := d.Get("tulip.shop", "wh_2"); w == nil || w.ShopID != "tulip.shop" {
 		t.Errorf("webhook of a shop with a dot: %v", w)
 	}
 	if w := d.Get("demo", "wh_1"); w.Revision != first {
@@ -235,7 +235,7 @@ func TestDirectory_SubscribedGivesEachCallerItsOwnList(t *testing.T) {
 		b.put(t, "demo", "wh_5", "b")
 	})
 	a, other := b.directory.Subscribed("demo", "a"), b.directory.Subscribed("demo", "b")
-	if a[3].Webhook.Id != "wh_4" || other[3].Webhook.Id != "wh_5" {
+	if a[3].ID != "wh_4" || other[3].ID != "wh_5" {
 		t.Errorf("lists %q and %q share their end", ids(a), ids(other))
 	}
 }

@@ -635,8 +635,8 @@ func TestCreateWebhook_WarnsOfHTTP(t *testing.T) {
 	if err != nil || len(safe.Warnings) != 0 {
 		t.Errorf("with https: %v, %v, want no warning", safe, err)
 	}
-	if stored := b.webhooks.Get("demo", made.Id); len(stored.Webhook.Warnings) != 0 {
-		t.Errorf("warnings are stored: %q", stored.Webhook.Warnings)
+	if stored := b.webhooks.Get("demo", made.Id); len(stored.State().Webhook.Warnings) != 0 {
+		t.Errorf("warnings are stored: %q", stored.State().Webhook.Warnings)
 	}
 }
 
@@ -696,7 +696,7 @@ func TestRotateSecret_ReplacesThePrivateKeyToo(t *testing.T) {
 	}
 	// A webhook from before there were private keys gets one with its next change, and says meanwhile what is missing.
 	w := b.webhooks.Get("demo", made.Id)
-	state := proto.CloneOf(w.WebhookState)
+	state := w.State()
 	state.Secrets, state.Webhook.Signatures = []*busv1.Secret{{Value: "secret-number-one"}}, []string{"standard-webhooks-ed25519"}
 	value, err := proto.Marshal(state)
 	if err != nil {
@@ -714,7 +714,7 @@ func TestRotateSecret_ReplacesThePrivateKeyToo(t *testing.T) {
 	}
 	// No answer holds a private key.
 	stored, err := b.webhooks.Fetch(t.Context(), "demo", made.Id)
-	if err != nil || len(stored.Secrets[0].PrivateKey) != 32 {
+	if err != nil || len(stored.State().Secrets[0].PrivateKey) != 32 {
 		t.Fatal(stored, err)
 	}
 	for _, answer := range []proto.Message{read(), changed, b.read(t, made.Id)} {
@@ -722,7 +722,7 @@ func TestRotateSecret_ReplacesThePrivateKeyToo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bytes.Contains(text, stored.Secrets[0].PrivateKey) || strings.Contains(answer.(fmt.Stringer).String(), base64.StdEncoding.EncodeToString(stored.Secrets[0].PrivateKey)) {
+		if bytes.Contains(text, stored.State().Secrets[0].PrivateKey) || strings.Contains(answer.(fmt.Stringer).String(), base64.StdEncoding.EncodeToString(stored.State().Secrets[0].PrivateKey)) {
 			t.Errorf("the private key is in %v", answer)
 		}
 	}
@@ -950,7 +950,7 @@ func TestEnableWebhook_CalledAgainTellsWhatNobodyWasTold(t *testing.T) {
 	}
 	again()
 	wantNotices("called again", notice.WebhookDisabled, notice.WebhookRecovered)
-	if left := b.webhooks.Get("demo", w.Id).Recovered; left != nil {
+	if left := b.webhooks.Get("demo", w.Id).State().Recovered; left != nil {
 		t.Errorf("it is still to be told: %v", left)
 	}
 	again()
