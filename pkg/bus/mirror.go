@@ -29,7 +29,8 @@ type Kind[T comparable, V any] struct {
 	Place func(key string) (shop, id string, ok bool)
 	// Parse reads a value. One that cannot be read is logged, and leaves what was there before.
 	Parse func(Entry) (T, error)
-	// View, if set, makes the view of a shop's values, which come in any order. It is made when it is next asked for.
+	// View, if set, makes the view of a shop's values, which come in any order and are its own. It is made when it is next
+	// asked for, and may be at once with that of another shop.
 	View func([]T) V
 	// Note, if set, is told of every change, before anybody who waits for it goes on; what was not there, or is there
 	// no longer, is the zero value. It must not use the mirror.
@@ -46,9 +47,11 @@ type placed[T any] struct {
 
 // shelf is what one shop has.
 type shelf[T comparable, V any] struct {
-	values []T // in no order
-	view   V
-	made   bool // view is that of what is there
+	making  sync.Mutex // held by who makes the view
+	values  []T        // in no order
+	changes uint64     // so many were made of values
+	view    V
+	made    bool // view is that of what is there
 }
 
 // NewMirror makes a mirror that holds nothing yet; Follow fills it.
@@ -118,7 +121,9 @@ func (m *Mirror[T, V]) shelve(shop string, was, now placed[T]) {
 	case now.revision > 0:
 		s.values = append(s.values, now.value)
 	}
-	*s = shelf[T, V]{values: s.values}
+	var none V
+	s.view, s.made = none, false
+	s.changes++
 	if len(s.values) == 0 {
 		delete(m.shops, shop)
 	}
@@ -132,7 +137,8 @@ func (m *Mirror[T, V]) Get(shop, id string) (value T, revision uint64) {
 	return at.value, at.revision
 }
 
-// Of gives the view of what a shop has; of one that has nothing, the zero value.
+// Of gives the view of what a shop has; of one that has nothing, the zero value. While it is made nobody waits but those
+// who ask for the same.
 func (m *Mirror[T, V]) Of(shop string) (view V) {
 	m.mu.RLock()
 	s := m.shops[shop]
@@ -144,15 +150,22 @@ func (m *Mirror[T, V]) Of(shop string) (view V) {
 		return s.view
 	}
 	m.mu.RUnlock()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if s = m.shops[shop]; s == nil { // it has lost all meanwhile
+
+	s.making.Lock()
+	defer s.making.Unlock()
+	m.mu.RLock()
+	view, made, changes, values := s.view, s.made, s.changes, slices.Clone(s.values)
+	m.mu.RUnlock()
+	if made {
 		return view
 	}
-	if !s.made {
-		s.view, s.made = m.kind.View(slices.Clone(s.values)), true
+	view = m.kind.View(values)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.changes == changes {
+		s.view, s.made = view, true
 	}
-	return s.view
+	return view
 }
 
 // Each calls do for every value of every shop. Do must not use the mirror.
