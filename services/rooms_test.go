@@ -16,6 +16,7 @@ import (
 // levels are the packages of pkg from bottom to top. A package imports only packages of the rows that stand before its
 // own.
 var levels = [][]string{
+	{"intern"},
 	{"fault", "id", "signature", "expression", "xmlbody", "telemetry"},
 	{"contract", "address", "config"},
 	{"event", "notice", "profile", "bus"},
@@ -24,6 +25,7 @@ var levels = [][]string{
 	{"shop", "webhook", "key"},
 	{"rpc"},
 	{"run"},
+	{"run/runtest"}, // for tests alone
 }
 
 // whole is the room that puts the others together; only it, and what lies below it, imports rooms.

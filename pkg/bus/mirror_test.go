@@ -20,6 +20,14 @@ import (
 // newMirror gives a mirror of texts, whose view of a shop is all of them in one line, and the bucket that it follows.
 func newMirror(t *testing.T, note func(was, is string)) (*bus.Mirror[string, string], jetstream.KeyValue) {
 	t.Helper()
+	return newMirrorWith(t, note, func(all []string) string {
+		slices.Sort(all)
+		return strings.Join(all, " ")
+	})
+}
+
+func newMirrorWith(t *testing.T, note func(was, is string), view func([]string) string) (*bus.Mirror[string, string], jetstream.KeyValue) {
+	t.Helper()
 	b := bustest.New(t)
 	bucket, err := b.Bucket(t.Context(), contract.Keys)
 	if err != nil {
@@ -37,11 +45,7 @@ func newMirror(t *testing.T, note func(was, is string)) (*bus.Mirror[string, str
 			}
 			return "", errors.New("it is bad")
 		},
-		View: func(all []string) string {
-			slices.Sort(all)
-			return strings.Join(all, " ")
-		},
-		Note: note,
+		View: view, Note: note,
 	}, slog.New(slog.DiscardHandler))
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	filled, done := make(chan struct{}), make(chan error, 1)
@@ -139,4 +143,53 @@ func TestMirror_KeepsNoOldView(t *testing.T) {
 	}
 	stop()
 	<-done
+}
+
+// The view of a shop with very many values takes a while to make, for which nobody else waits.
+func TestMirror_GoesOnWhileAViewIsMade(t *testing.T) {
+	t.Parallel()
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	m, bucket := newMirrorWith(t, nil, func(all []string) string {
+		if all[0] == "slow" {
+			close(begun)
+			<-goOn
+		}
+		return all[0]
+	})
+	put := func(key, value string) uint64 {
+		revision, err := bucket.PutString(t.Context(), key, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return revision
+	}
+	put("demo.1", "slow")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	m.Await(ctx, "other", "1", put("other.1", "a"))
+	made := make(chan string, 1)
+	go func() { made <- m.Of("demo") }()
+	<-begun
+	revision := put("demo.1", "changed")
+	others := make(chan string, 1)
+	go func() {
+		m.Await(ctx, "demo", "1", revision)
+		value, _ := m.Get("demo", "1")
+		others <- value + " " + m.Of("other")
+	}()
+	select {
+	case got := <-others:
+		if got != "changed a" {
+			t.Errorf("got %q meanwhile, want what is there", got)
+		}
+	case <-ctx.Done():
+		t.Error("others wait for the view")
+	}
+	close(goOn)
+	if got := <-made; got != "slow" {
+		t.Errorf("got the view %q, want that of when it was asked for", got)
+	}
+	if got := m.Of("demo"); got != "changed" {
+		t.Errorf("then got the view %q, want that of what changed while it was made", got)
+	}
 }

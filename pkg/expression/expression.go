@@ -5,16 +5,16 @@ package expression
 import (
 	"encoding/json"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
-	"weak"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
 	"cel.dev/cel-go/ext"
+
+	"shopbell.dev/pkg/intern"
 )
 
 // The bounds of an expression.
@@ -76,6 +76,9 @@ func ParseFilter(text string) (*Filter, error) {
 	return &Filter{p}, nil
 }
 
+// String is the filter's text.
+func (f *Filter) String() string { return f.program.text }
+
 // Wants evaluates the filter, unless one with the same text was asked of this event before. An error says why it could not
 // be evaluated, as when the event has no such field.
 func (f *Filter) Wants(e *Event) (bool, error) {
@@ -136,46 +139,16 @@ func (t *Transform) Body(e *Event) ([]byte, error) {
 // program is a compiled text. It may be used at once.
 type program struct {
 	cel.Program
+	text  string
 	gives *cel.Type
 }
 
 // programs are those that somebody has, by their texts: very many webhooks tend to have few different ones.
-var programs = struct {
-	sync.Mutex // guards byText
-	byText     map[string]weak.Pointer[program]
-}{byText: map[string]weak.Pointer[program]{}}
+var programs intern.Pool[string, program]
 
 // compile gives the program of a text: the same to all who have it at a time.
 func compile(text string) (*program, error) {
-	if p := known(text, nil); p != nil {
-		return p, nil
-	}
-	p, err := compileAnew(text)
-	if err != nil {
-		return nil, err
-	}
-	return known(text, p), nil
-}
-
-// known is the program of a text that somebody has, or else this one, which is known from now on unless it is nil.
-func known(text string, anew *program) *program {
-	programs.Lock()
-	defer programs.Unlock()
-	if p := programs.byText[text].Value(); p != nil || anew == nil {
-		return p
-	}
-	programs.byText[text] = weak.Make(anew)
-	runtime.AddCleanup(anew, forget, text)
-	return anew
-}
-
-// forget is called when nobody has a text's program any more.
-func forget(text string) {
-	programs.Lock()
-	defer programs.Unlock()
-	if programs.byText[text].Value() == nil { // else it was compiled again meanwhile
-		delete(programs.byText, text)
-	}
+	return programs.Get(text, func() (*program, error) { return compileAnew(text) })
 }
 
 func compileAnew(text string) (*program, error) {
@@ -195,7 +168,7 @@ func compileAnew(text string) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &program{p, ast.OutputType()}, nil
+	return &program{p, text, ast.OutputType()}, nil
 }
 
 func evaluate(p *program, e *Event) (ref.Val, error) {

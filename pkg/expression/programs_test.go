@@ -4,7 +4,6 @@ import (
 	"errors"
 	"runtime"
 	"testing"
-	"time"
 )
 
 func TestParse_SameTextsShareOneProgram(t *testing.T) {
@@ -48,25 +47,5 @@ func TestFilter_SameTextIsAskedOnceOfAnEvent(t *testing.T) { // by itself, for i
 	}
 	if wants, err := f.Wants(&Event{Data: []byte(`{"total": 1}`)}); wants || err != nil {
 		t.Errorf("another event has the same answer (%v)", err)
-	}
-}
-
-func TestParse_ForgetsTextsThatNobodyHas(t *testing.T) {
-	t.Parallel()
-	const text = `data.total > 47.12`
-	if _, err := ParseFilter(text); err != nil {
-		t.Fatal(err)
-	}
-	there := func() bool {
-		programs.Lock()
-		defer programs.Unlock()
-		_, there := programs.byText[text]
-		return there
-	}
-	for deadline := time.Now().Add(10 * time.Second); there(); time.Sleep(time.Millisecond) {
-		runtime.GC()
-		if time.Now().After(deadline) {
-			t.Fatal("nobody has the text any more, and it is still kept")
-		}
 	}
 }

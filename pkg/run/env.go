@@ -50,7 +50,8 @@ type Env struct {
 	// ready only when that is so of all of its rooms. It tells no addresses either.
 	NotReady func(text string)
 
-	local func() (*grpc.ClientConn, error)
+	local  func() (*grpc.ClientConn, error)
+	shared *directories // with the other rooms of the process
 }
 
 // Dial opens a connection to the room at this address; an empty address is a room of this process. The caller closes

@@ -183,14 +183,14 @@ func (p *Process) Run(ctx context.Context) (err error) {
 	env := &Env{
 		Log: p.Log, Bus: b, Profiles: profiles, Tracing: tel.Provider(), Metrics: tel.Metrics, GRPC: grpcServer,
 		HTTP: http.NewServeMux(), Guard: p.Common.guard(), Keys: shopKeys,
-		Shop: p.Common.Shop, Version: Version, Stopping: ctx.Done(),
+		Shop: p.Common.Shop, Version: Version, Stopping: ctx.Done(), shared: &directories{log: p.Log},
 	}
 	env.local = func() (*grpc.ClientConn, error) {
 		return grpc.NewClient("passthrough:///inside", append(env.dialOptions(),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return inside.DialContext(ctx) }))...)
 	}
 	status := &Health{}
-	links := []Named{{"keys", follower(shopKeys.Follow(b))}}
+	var rooms []Named
 	for _, room := range p.Rooms {
 		own := *env
 		own.Log, own.Tracer = p.Log.With(slog.String("room", room.Name)), tel.Tracer(room.Name)
@@ -200,8 +200,10 @@ func (p *Process) Run(ctx context.Context) (err error) {
 		if err != nil {
 			return fmt.Errorf("open %s: %w", room.Name, err)
 		}
-		links = append(links, Named{room.Name, service})
+		rooms = append(rooms, Named{room.Name, service})
 	}
+	// The directories open first and close last: what a room has begun needs them to its end.
+	links := slices.Concat([]Named{{"keys", follower(shopKeys.Follow(b))}}, env.Directories(), rooms)
 
 	grpcHealth := health.NewServer()
 	grpcHealth.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)

@@ -21,11 +21,16 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
+	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/webhook"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
 const key = "the-operators-own-key"
@@ -41,6 +46,13 @@ func common() run.Common {
 func process(t *testing.T, c run.Common, rooms ...run.Room) (at run.Addresses, server *bus.Embedded, stop func() error) {
 	t.Helper()
 	_, server = bustest.Server(t)
+	at, stop = processAt(t, server, c, rooms...)
+	return at, server, stop
+}
+
+// processAt is process on a bus that is there.
+func processAt(t *testing.T, server *bus.Embedded, c run.Common, rooms ...run.Room) (at run.Addresses, stop func() error) {
+	t.Helper()
 	ready := make(chan run.Addresses, 1)
 	p := &run.Process{
 		Name: "test", Common: c, Bus: bus.Defaults(), BusOptions: []nats.Option{server.Option()}, Log: quiet, Rooms: rooms,
@@ -72,7 +84,7 @@ func process(t *testing.T, c run.Common, rooms ...run.Room) (at run.Addresses, s
 	case <-time.After(20 * time.Second):
 		t.Fatal("the process is never ready")
 	}
-	return at, server, stop
+	return at, stop
 }
 
 func get(t *testing.T, url string) (code int, body string) {
@@ -170,6 +182,66 @@ func TestProcess_AnswersForItsRooms(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", at.HTTP); err == nil {
 		t.Errorf("%s is open after the end", at.HTTP)
+	}
+}
+
+// What it follows is in its memory: of a bucket that no room needs, nothing may be.
+func TestProcess_FollowsOnceWhatItsRoomsNeed(t *testing.T) {
+	t.Parallel()
+	var given []*webhook.Directory
+	needing := func(name string, stop func(*run.Env) error) run.Room {
+		return run.Room{Name: name, New: func(env *run.Env) (run.Service, error) {
+			webhooks, err := env.Webhooks(t.Context())
+			given = append(given, webhooks)
+			return service(func(ctx context.Context, ready func()) error {
+				if webhooks.Get("demo", "wh_1") == nil {
+					return errors.New("it runs before the directory is filled")
+				}
+				return errors.Join(idle(ctx, ready), stop(env))
+			}), err
+		}}
+	}
+	put := func(b *bus.Bus, id string) (uint64, error) {
+		bucket, err := b.Bucket(context.WithoutCancel(t.Context()), contract.Webhooks)
+		if err != nil {
+			return 0, err
+		}
+		value, err := proto.Marshal(&busv1.WebhookState{Webhook: &shopbellv1.Webhook{Id: id, ShopId: "demo", Profile: "standard"}})
+		if err != nil {
+			return 0, err
+		}
+		return bucket.Put(context.WithoutCancel(t.Context()), contract.WebhookKey("demo", id), value)
+	}
+	b, server := bustest.Server(t)
+	if _, err := put(b, "wh_1"); err != nil {
+		t.Fatal(err)
+	}
+	_, stop := processAt(t, server, common(), needing("first", func(env *run.Env) error {
+		revision, err := put(env.Bus, "wh_2")
+		if err != nil {
+			return err
+		}
+		bound, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+		defer cancel()
+		if given[0].Await(bound, "demo", "wh_2", revision); bound.Err() != nil {
+			return errors.New("the directory is not followed while the room stops")
+		}
+		return nil
+	}), needing("second", func(*run.Env) error { return nil }))
+	if len(given) != 2 || given[0] != given[1] {
+		t.Errorf("two rooms were given %v, want the same directory twice", given)
+	}
+	for name, want := range map[string]int{contract.Webhooks: 1, contract.Shops: 0} {
+		bucket, err := b.Stream(t.Context(), "KV_"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bucket.CachedInfo().State.Consumers; got != want {
+			t.Errorf("%s is followed %d times, want %d", name, got, want)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Errorf("stop: %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +10,11 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"google.golang.org/protobuf/proto"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/notice"
 	"shopbell.dev/pkg/profile"
-	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
 // Directory is all webhooks, in memory, kept by following their bucket. It may be used at once.
@@ -27,10 +26,13 @@ type Directory struct {
 
 // views are a shop's webhooks in the orders in which they are asked for.
 type views struct {
-	all    []*Webhook            // by id, which is by age
-	byType map[string][]*Webhook // those that name the type
-	any    []*Webhook            // those that want every type
+	all    []*Webhook      // by id, which is by age
+	any    []*Webhook      // those that want every type
+	named  []*Webhook      // those that name types, by type: one that names several is there several times
+	byType map[string]part // of named; a list for each type would be many objects
 }
+
+type part struct{ from, to int32 }
 
 // Open makes a directory that knows no webhook yet; Follow fills it.
 func Open(ctx context.Context, b *bus.Bus, profiles *profile.Set, log *slog.Logger) (*Directory, error) {
@@ -52,11 +54,11 @@ func (d *Directory) Follow(b *bus.Bus) func(ctx context.Context, filled func()) 
 }
 
 func (d *Directory) parse(entry bus.Entry) (*Webhook, error) {
-	state := &busv1.WebhookState{}
-	if err := proto.Unmarshal(entry.Value(), state); err != nil {
+	w, err := read(entry.Value(), entry.Revision(), d.profiles)
+	if err != nil {
 		return nil, fmt.Errorf("parse the webhook %s: %w", entry.Key(), err)
 	}
-	return New(state, entry.Revision(), d.profiles), nil
+	return w, nil
 }
 
 // Get gives a webhook, or nil.
@@ -99,17 +101,18 @@ func (d *Directory) Subscribed(shop, eventType string) []*Webhook {
 	if v == nil {
 		return nil
 	}
-	named := v.byType[eventType]
+	at := v.byType[eventType]
+	named := v.named[at.from:at.to:at.to]
 	if len(v.any) == 0 || notice.Is(eventType) {
 		return named
 	}
-	return append(slices.Clip(v.any), named...)
+	return slices.Concat(v.any, named)
 }
 
 // With are all webhooks of all shops that have a status.
 func (d *Directory) With(status string) (out []*Webhook) {
 	d.mirror.Each(func(w *Webhook) {
-		if w.Webhook.Status == status {
+		if w.Status == status {
 			out = append(out, w)
 		}
 	})
@@ -120,15 +123,30 @@ func (d *Directory) With(status string) (out []*Webhook) {
 func (d *Directory) Count() int { return d.mirror.Len() }
 
 func newViews(all []*Webhook) *views {
-	v := &views{all: all, byType: map[string][]*Webhook{}}
-	slices.SortFunc(v.all, func(a, b *Webhook) int { return strings.Compare(a.Webhook.Id, b.Webhook.Id) })
-	for _, w := range v.all {
-		if slices.Contains(w.Webhook.Events, AnyType) {
+	slices.SortFunc(all, func(a, b *Webhook) int { return strings.Compare(a.ID, b.ID) })
+	type naming struct {
+		name string
+		at   int // in all
+	}
+	v := &views{all: all, byType: map[string]part{}}
+	var list []naming
+	for at, w := range all {
+		if slices.Contains(w.Events, AnyType) {
 			v.any = append(v.any, w)
 			continue
 		}
-		for _, t := range w.Webhook.Events {
-			v.byType[t] = append(v.byType[t], w)
+		for _, t := range w.Events {
+			list = append(list, naming{t, at})
+		}
+	}
+	slices.SortFunc(list, func(a, b naming) int { return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.at, b.at)) })
+	v.named = make([]*Webhook, len(list))
+	from := 0
+	for i, n := range list {
+		v.named[i] = all[n.at]
+		if i+1 == len(list) || list[i+1].name != n.name {
+			v.byType[n.name] = part{int32(from), int32(i + 1)}
+			from = i + 1
 		}
 	}
 	return v

@@ -25,7 +25,7 @@ import (
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-func profiles(t *testing.T) *profile.Set {
+func profiles(t testing.TB) *profile.Set {
 	t.Helper()
 	set, err := profile.Load(fstest.MapFS{"own.yaml": {Data: []byte("name: own\nopen_catalog: true\npolicy: {timeout: 5s, retry_schedule: [1s, 2s], success_codes: [2xx]}\n")}})
 	if err != nil {
@@ -127,7 +127,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 
 func ids(list []*webhook.Webhook) (out []string) {
 	for _, w := range list {
-		out = append(out, w.Webhook.Id)
+		out = append(out, w.ID)
 	}
 	return out
 }
@@ -147,7 +147,7 @@ func TestDirectory_FollowsItsBucket(t *testing.T) {
 	if got := ids(d.All("demo")); !slices.Equal(got, []string{"wh_1"}) {
 		t.Fatalf("once filled it knows %q of demo, want what is there and not what was deleted", got)
 	}
-	if w := d.Get("tulip.shop", "wh_2"); w == nil || w.Webhook.ShopId != "tulip.shop" {
+	if w := d.Get("tulip.shop", "wh_2"); w == nil || w.ShopID != "tulip.shop" {
 		t.Errorf("webhook of a shop with a dot: %v", w)
 	}
 	if w := d.Get("demo", "wh_1"); w.Revision != first {
@@ -235,7 +235,7 @@ func TestDirectory_SubscribedGivesEachCallerItsOwnList(t *testing.T) {
 		b.put(t, "demo", "wh_5", "b")
 	})
 	a, other := b.directory.Subscribed("demo", "a"), b.directory.Subscribed("demo", "b")
-	if a[3].Webhook.Id != "wh_4" || other[3].Webhook.Id != "wh_5" {
+	if a[3].ID != "wh_4" || other[3].ID != "wh_5" {
 		t.Errorf("lists %q and %q share their end", ids(a), ids(other))
 	}
 }
@@ -333,7 +333,7 @@ func TestDirectory_GoesOnAfterWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(b *bundle) {
 		b.put(t, "demo", "wh_1", "paid")
-		for key, value := range map[string][]byte{"demo": []byte("x"), "demo.wh_2": {0xff}, "demo.wh_3.more": {}} {
+		for key, value := range map[string][]byte{"demo": []byte("x"), "demo.wh_2": {0xff}, "demo.wh_3.more": {}, "demo.wh_4": {}} {
 			if _, err := b.bucket.Put(t.Context(), key, value); err != nil {
 				t.Fatal(err)
 			}
@@ -347,7 +347,7 @@ func TestDirectory_GoesOnAfterWhatItCannotRead(t *testing.T) {
 	if got := ids(b.directory.All("demo")); !slices.Equal(got, []string{"wh_1", "wh_9"}) {
 		t.Errorf("All = %q, want wh_1 as it was before, and wh_9", got)
 	}
-	for _, want := range []string{"names no place in a shop", "cannot be read", "wh_2"} {
+	for _, want := range []string{"names no place in a shop", "cannot be read", "wh_2", "wh_4"} {
 		if !strings.Contains(b.log.String(), want) {
 			t.Errorf("log without %q:\n%s", want, b.log)
 		}

@@ -17,19 +17,19 @@ func View(e *contract.Event) *expression.Event {
 
 // Subscribes says whether the webhook wants events of a type, by its name or, unless it is a notice, as every type.
 func (w *Webhook) Subscribes(eventType string) bool {
-	return slices.Contains(w.Webhook.Events, eventType) || !notice.Is(eventType) && slices.Contains(w.Webhook.Events, AnyType)
+	return slices.Contains(w.Events, eventType) || !notice.Is(eventType) && slices.Contains(w.Events, AnyType)
 }
 
 // Wants says whether the webhook, which subscribes to the event's type, is sent it, and if not why. seen is the event's
 // View.
 func (w *Webhook) Wants(e *contract.Event, seen *expression.Event) (yes bool, why string) {
 	switch {
-	case w.Webhook.Status == Deleted:
-		return false, "it was " + w.Webhook.GetDisabledReason()
-	case w.Webhook.Status == Disabled && !w.OffByReceiver:
+	case w.Status == Deleted:
+		return false, "it was " + w.DisabledReason
+	case w.Status == Disabled && !w.OffByReceiver:
 		return false, "it is switched off by its owner"
-	case w.Webhook.GetEnvironment() != "" && w.Webhook.GetEnvironment() != e.Environment:
-		return false, fmt.Sprintf("it wants %s events only, and this is a %s event", w.Webhook.GetEnvironment(), e.Environment)
+	case w.Environment != "" && w.Environment != e.Environment:
+		return false, fmt.Sprintf("it wants %s events only, and this is a %s event", w.Environment, e.Environment)
 	}
 	if w.Filter != nil {
 		wants, err := w.Filter.Wants(seen)
@@ -37,7 +37,7 @@ func (w *Webhook) Wants(e *contract.Event, seen *expression.Event) (yes bool, wh
 			return false, "its filter could not be evaluated: " + err.Error()
 		}
 		if !wants {
-			return false, "its filter says no: " + w.Webhook.GetFilter()
+			return false, "its filter says no: " + w.Filter.String()
 		}
 	}
 	return true, ""
@@ -45,5 +45,5 @@ func (w *Webhook) Wants(e *contract.Event, seen *expression.Event) (yes bool, wh
 
 // DeliveryID is the id of the event's delivery to the webhook, whoever makes it and however often.
 func (w *Webhook) DeliveryID(e *contract.Event) string {
-	return id.Derived(id.Delivery, e.AcceptedAt, e.ShopID, e.ID, w.Webhook.Id)
+	return id.Derived(id.Delivery, e.AcceptedAt, e.ShopID, e.ID, w.ID)
 }

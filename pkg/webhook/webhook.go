@@ -3,7 +3,7 @@
 package webhook
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"shopbell.dev/pkg/expression"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/signature"
@@ -40,21 +39,26 @@ const (
 const KeepDeleted = 30 * 24 * time.Hour
 
 // Webhook is a webhook with its rules worked out. It does not change and may be used at once.
+//
+// There may be a hundred thousand of them in a process, all of which the collector marks each time. So a webhook is few
+// objects: what others tend to have too is in Rules, which they share, and its texts are parts of one, its state as it lies
+// in the bucket. Who needs all of that decodes it (State).
 type Webhook struct {
-	*busv1.WebhookState
-	Revision uint64 // its state's, in the bucket
-	// Profile is with the options that the webhook asks for.
-	Profile    *profile.Profile
-	Policy     profile.Policy
-	Signatures []profile.Signature
-	Delay      time.Duration
-	// Filter and Transform are compiled; nil where the webhook has none.
-	Filter    *expression.Filter
-	Transform *expression.Transform
+	ID, ShopID, Label, URL string
+	Events                 []string
+	Status                 string // Enabled, Disabled or Deleted
+	DisabledReason         string
+	OffByReceiver          bool              // and not by its owner: what arrives is held
+	OwnHeaders             map[string]string // beside those of its rules
+	APIKeyID               string            // that it names; empty: none
+	Revision               uint64            // its state's, in the bucket
+	*Rules
 	// Broken says why its rules cannot be worked out, as when its profile is no longer there. What arrives is held.
 	Broken string
 
-	keys []key
+	apiKey string
+	state  string // a busv1.WebhookState, encoded
+	keys   []key
 }
 
 type key struct {
@@ -68,59 +72,85 @@ func (k *key) signs(now time.Time) bool { return k.expires.IsZero() || now.Befor
 // New works out the rules of a webhook. What is wrong with them is in Broken.
 func New(state *busv1.WebhookState, revision uint64, profiles *profile.Set) *Webhook {
 	w, err := Check(state, profiles)
-	w.Revision = revision
-	if err != nil {
-		w.Broken = err.Error()
-	}
-	return w
+	return w.at(revision, err)
 }
 
 // Check works out the rules of a webhook and says what is wrong with them: an Invalid fault that names the field.
 func Check(state *busv1.WebhookState, profiles *profile.Set) (*Webhook, error) {
-	w := &Webhook{WebhookState: state}
-	return w, w.work(profiles)
+	encoded, err := proto.Marshal(state)
+	if err != nil {
+		return &Webhook{Rules: &Rules{}}, fmt.Errorf("write the webhook %s: %w", state.Webhook.Id, err)
+	}
+	return check(state, string(encoded), profiles)
 }
 
-func (w *Webhook) work(profiles *profile.Set) error {
+// read is New of a state as it lies in the bucket. It fails when that cannot be read.
+func read(encoded []byte, revision uint64, profiles *profile.Set) (*Webhook, error) {
+	state := &busv1.WebhookState{}
+	if err := proto.Unmarshal(encoded, state); err != nil {
+		return nil, err
+	}
+	if state.Webhook == nil {
+		return nil, errors.New("there is none in it")
+	}
+	w, err := check(state, string(encoded), profiles)
+	return w.at(revision, err), nil
+}
+
+func (w *Webhook) at(revision uint64, wrong error) *Webhook {
+	w.Revision = revision
+	if wrong != nil {
+		w.Broken = wrong.Error()
+	}
+	return w
+}
+
+func check(state *busv1.WebhookState, encoded string, profiles *profile.Set) (*Webhook, error) {
+	own := state.Webhook
+	in := func(text string) string { return partOf(encoded, text) }
+	w := &Webhook{
+		ID: in(own.Id), ShopID: in(own.ShopId), Label: in(own.GetLabel()), URL: in(own.Url), Events: make([]string, len(own.Events)),
+		Status: in(own.Status), DisabledReason: in(own.GetDisabledReason()), OffByReceiver: state.OffByReceiver,
+		APIKeyID: in(own.GetApiKeyId()), apiKey: in(state.ApiKey), state: encoded,
+	}
+	for i, name := range own.Events {
+		w.Events[i] = in(name)
+	}
+	if len(own.Headers) > 0 {
+		w.OwnHeaders = make(map[string]string, len(own.Headers))
+		for name, value := range own.Headers {
+			w.OwnHeaders[in(name)] = in(value)
+		}
+	}
 	var err error
-	if w.Profile, err = profiles.Get(w.Webhook.Profile); err != nil {
-		return err
+	if w.Rules, err = rulesOf(own, profiles); err != nil {
+		return w, err
 	}
-	if w.Profile, err = w.Profile.With(w.Webhook.Options); err != nil {
-		return err
+	return w, w.readKeys(state.Secrets, in)
+}
+
+// partOf is a text as a part of the one that holds it, so that it needs no memory of its own: an encoded message holds its
+// texts as they are.
+func partOf(whole, text string) string {
+	if at := strings.Index(whole, text); at >= 0 {
+		return whole[at : at+len(text)]
 	}
-	if w.Signatures, err = w.Profile.Signing(w.Webhook.Signatures); err != nil {
-		return err
-	}
-	if w.Policy, err = w.Profile.Policy.With(w.Webhook.Policy); err != nil {
-		var bad fault.Collector
-		bad.Include("policy.", err)
-		return bad.Err()
-	}
-	if w.Delay, err = Delay(w.Webhook.Delay); err != nil {
-		return err
-	}
-	if text := w.Webhook.GetFilter(); text != "" {
-		if w.Filter, err = expression.ParseFilter(text); err != nil {
-			return fault.Field("filter", "%v", err)
-		}
-	}
-	if text := w.Webhook.GetTransform(); text != "" {
-		if w.Transform, err = expression.ParseTransform(text); err != nil {
-			return fault.Field("transform", "%v", err)
-		}
-	}
-	if f := w.Webhook.GetFormat(); f != "" && f != JSON && f != XML {
-		return fault.Field("format", "%q is neither %s nor %s", f, JSON, XML)
-	}
-	return w.readKeys()
+	return text
+}
+
+// State is all that lies in the bucket of the webhook: a copy, decoded anew each time.
+func (w *Webhook) State() *busv1.WebhookState {
+	state := &busv1.WebhookState{}
+	_ = proto.Unmarshal([]byte(w.state), state) // it was decoded, or encoded, before
+	return state
 }
 
 // readKeys reads what signs, once for all deliveries. Private keys are read only where a scheme signs with them: it
 // takes a while.
-func (w *Webhook) readKeys() error {
-	for i, s := range w.Secrets {
-		secret, err := signature.ParseSecret(s.Value)
+func (w *Webhook) readKeys(secrets []*busv1.Secret, in func(string) string) error {
+	w.keys = make([]key, 0, len(secrets))
+	for i, s := range secrets {
+		secret, err := signature.ParseSecret(in(s.Value))
 		if err != nil {
 			return fault.Field("secret", "the %s: %v", []string{"newest", "older one"}[min(i, 1)], err)
 		}
@@ -138,10 +168,6 @@ func (w *Webhook) readKeys() error {
 		w.keys = append(w.keys, k)
 	}
 	return nil
-}
-
-func (w *Webhook) signsWith(scheme profile.Scheme) bool {
-	return slices.ContainsFunc(w.Signatures, func(s profile.Signature) bool { return s.Scheme == scheme })
 }
 
 // Signing are the secrets that sign at this time, the newest first.
@@ -169,10 +195,10 @@ func (w *Webhook) PrivateKeys(now time.Time) (keys []signature.PrivateKey) {
 // APIKey gives the key by which the receiver knows the shop, and the header in which it stands; nothing when the webhook
 // names none.
 func (w *Webhook) APIKey() (header, text string) {
-	if w.ApiKey == "" {
+	if w.apiKey == "" {
 		return "", ""
 	}
-	return cmp.Or(w.Webhook.GetApiKeyHeader(), w.Profile.APIKeyHeader), w.ApiKey
+	return w.APIKeyHeader, w.apiKey
 }
 
 // Headers are the names of the headers that the webhook's rules set in each request, beside those of every request.
@@ -191,7 +217,7 @@ func (w *Webhook) Headers() []string {
 
 // warnings are what the webhook's owner should look at though nothing is wrong.
 func (w *Webhook) warnings() (out []string) {
-	if scheme, _, _ := strings.Cut(w.Webhook.Url, ":"); strings.EqualFold(scheme, "http") {
+	if scheme, _, _ := strings.Cut(w.URL, ":"); strings.EqualFold(scheme, "http") {
 		out = append(out, "the URL begins with http: whoever sits between Shopbell and the receiver can read what is sent; use https if the receiver takes it")
 	}
 	if w.signsWith(profile.StandardWebhooksEd25519) && (len(w.keys) == 0 || w.keys[0].private == nil) {
@@ -205,15 +231,15 @@ func (w *Webhook) Off() string {
 	switch {
 	case w.Broken != "":
 		return "its rules cannot be worked out: " + w.Broken
-	case w.Webhook.Status != Enabled:
-		return w.Webhook.GetDisabledReason()
+	case w.Status != Enabled:
+		return w.DisabledReason
 	}
 	return ""
 }
 
 // Proto is the webhook as the API shows it: with the rules in force and without its secret.
 func (w *Webhook) Proto() *shopbellv1.Webhook {
-	out := proto.CloneOf(w.Webhook)
+	out := w.State().Webhook
 	out.Secret = nil
 	out.Etag = Etag(w.Revision)
 	out.Warnings = w.warnings()
@@ -229,25 +255,3 @@ func (w *Webhook) Proto() *shopbellv1.Webhook {
 
 // Etag names a revision of a webhook's state.
 func Etag(revision uint64) string { return fmt.Sprintf("%x", revision) }
-
-var units = map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour}
-
-var unitNames = []string{"second", "minute", "hour", "day"}
-
-const maxDelay = 366 * 24 * time.Hour
-
-// Delay is how long a delay is; none is 0. A unit that is not known, or a length below one unit or over a year, is an
-// Invalid fault.
-func Delay(d *shopbellv1.Delay) (time.Duration, error) {
-	if d == nil {
-		return 0, nil
-	}
-	unit, ok := units[d.Unit]
-	switch {
-	case !ok:
-		return 0, fault.Field("delay.unit", "%q is not known%s; there are second, minute, hour and day", d.Unit, fault.DidYouMean(d.Unit, unitNames))
-	case d.Value < 1 || time.Duration(d.Value) > maxDelay/unit:
-		return 0, fault.Field("delay.value", "%d %ss is not between 1 %s and 366 days; leave delay out to send at once", d.Value, d.Unit, d.Unit)
-	}
-	return time.Duration(d.Value) * unit, nil
-}

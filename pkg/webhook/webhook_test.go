@@ -2,16 +2,20 @@ package webhook_test
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/signature"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
@@ -90,6 +94,66 @@ func TestWebhook_WarnsItsOwner(t *testing.T) {
 		if len(got) != len(row.want) || len(got) > 0 && !strings.Contains(got[0], row.want[0]) {
 			t.Errorf("%s: %q, want %q", row.name, got, row.want)
 		}
+	}
+}
+
+func TestWebhook_SharesItsRulesWithThoseThatAskForTheSame(t *testing.T) {
+	set, own := profiles(t), func(s *busv1.WebhookState) {
+		s.Webhook.Policy, s.Webhook.Filter = &shopbellv1.Policy{MaxInFlight: proto.Int32(3)}, proto.String("data.total > 1.0")
+	}
+	with := func(set *profile.Set, change func(*busv1.WebhookState)) *webhook.Webhook {
+		s := state("demo", "wh_1", "paid")
+		change(s)
+		return webhook.New(s, 1, set)
+	}
+	plain, some := with(set, func(*busv1.WebhookState) {}), with(set, own)
+	for _, row := range []struct {
+		name   string
+		w      *webhook.Webhook
+		shares *webhook.Webhook // nil: it has rules of its own
+	}{
+		{"another address, label, header, secret, event and status", with(set, func(s *busv1.WebhookState) {
+			s.Webhook.Url, s.Webhook.Label, s.Webhook.Headers = "https://example.org", proto.String("x"), map[string]string{"X-A": "b"}
+			s.Webhook.Events, s.Webhook.Status, s.Secrets[0].Value = []string{"*"}, webhook.Disabled, signature.NewSecret()
+		}), plain},
+		{"the same policy and filter", with(set, own), some},
+		{"another policy", with(set, func(s *busv1.WebhookState) { own(s); s.Webhook.Policy.MaxInFlight = proto.Int32(4) }), nil},
+		{"another filter", with(set, func(s *busv1.WebhookState) { own(s); s.Webhook.Filter = proto.String("data.total > 2.0") }), nil},
+		{"another environment", with(set, func(s *busv1.WebhookState) { s.Webhook.Environment = proto.String("live") }), nil},
+		{"another profile", with(set, func(s *busv1.WebhookState) { s.Webhook.Profile = "own" }), nil},
+		{"a profile of the same name in another set", with(profiles(t), func(*busv1.WebhookState) {}), nil},
+		{"rules that cannot be worked out", with(set, func(s *busv1.WebhookState) { s.Webhook.Filter = proto.String("data.") }), nil},
+	} {
+		for _, other := range []*webhook.Webhook{plain, some} {
+			if shares := row.w.Rules == other.Rules; shares != (row.shares == other) {
+				t.Errorf("%s: it shares its rules: %v, want %v", row.name, shares, !shares)
+			}
+		}
+	}
+	runtime.KeepAlive(plain)
+	runtime.KeepAlive(some)
+}
+
+func TestWebhook_KeepsItsWholeState(t *testing.T) {
+	s := state("demo", "wh_1", "paid", "refunded")
+	s.Webhook.Label, s.Webhook.Headers = proto.String("paid"), map[string]string{"X-Env": "prod", "Authorization": "Bearer demo"}
+	s.Webhook.ApiKeyId, s.ApiKey = proto.String("key_default"), "sbk_text"
+	s.Webhook.DisabledReason, s.OffByReceiver, s.Recovered = proto.String("it answered 410"), true, &busv1.Recovered{Was: "off"}
+	w := webhook.New(s, 1, profiles(t))
+	if diff := cmp.Diff(s, w.State(), protocmp.Transform()); diff != "" {
+		t.Errorf("its state (-want +got):\n%s", diff)
+	}
+	header, key := w.APIKey()
+	got := []any{w.ID, w.ShopID, w.Label, w.URL, w.Events, w.Status, w.DisabledReason, w.OffByReceiver, w.OwnHeaders, w.APIKeyID, header, key}
+	want := []any{
+		"wh_1", "demo", "paid", "https://example.com/hooks", []string{"paid", "refunded"}, webhook.Enabled, "it answered 410", true,
+		map[string]string{"X-Env": "prod", "Authorization": "Bearer demo"}, "key_default", "X-Api-Key", "sbk_text",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("its parts (-want +got):\n%s", diff)
+	}
+	if w.State().Webhook.Url = "changed"; w.State().Webhook.Url != w.URL {
+		t.Error("who changes a state that was given out changes the webhook")
 	}
 }
 

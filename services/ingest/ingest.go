@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -79,7 +78,7 @@ type Ingest struct {
 
 // New makes the room and mounts it on the process's HTTP and gRPC servers.
 func New(cfg Config, env *run.Env) (run.Service, error) {
-	shops, err := shop.NewDirectory(env.Shop, env.Profiles, env.Log)
+	shops, err := env.Shops()
 	if err != nil {
 		return nil, err
 	}
@@ -102,14 +101,12 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 // leastSilence is half of how long a batch lies at least before others take its publisher for dead.
 const leastSilence = 5 * time.Second
 
-// Run follows the shops' settings, and publishes what others have left half done, until ctx ends.
+// Run publishes what others have left half done until ctx ends: what else ingest does, the process's HTTP and gRPC servers ask
+// of it.
 func (in *Ingest) Run(ctx context.Context, ready func()) error {
-	var finishing sync.WaitGroup
-	defer finishing.Wait()
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	finishing.Go(func() { in.env.Bus.FinishBatches(ctx, 2*max(in.cfg.Timeout, leastSilence)) })
-	return in.shops.Follow(in.env.Bus)(ctx, ready)
+	ready()
+	in.env.Bus.FinishBatches(ctx, 2*max(in.cfg.Timeout, leastSilence))
+	return nil
 }
 
 // The answers for an event.

@@ -3,7 +3,6 @@ package ingest_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +36,7 @@ import (
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/rpc"
 	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/run/runtest"
 	"shopbell.dev/pkg/shop"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	ingestv1 "shopbell.dev/proto/shopbell/ingest/v1"
@@ -99,25 +99,18 @@ func setup(t *testing.T, change func(*ingest.Config)) *bundle {
 	}
 	env := &run.Env{
 		Log: log, Bus: b.bus, Profiles: profiles, Tracing: provider, Tracer: provider.Tracer("ingest"), Metrics: b.metrics,
-		GRPC: server, HTTP: http.NewServeMux(), Shop: shop.Defaults{Profile: "standard", Environment: shop.Live},
+		Keys: b.keys, GRPC: server, HTTP: http.NewServeMux(), Shop: shop.Defaults{Profile: "standard", Environment: shop.Live},
 	}
 	room, err := ingest.New(cfg, env)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	ready := make(chan struct{})
-	var atWork sync.WaitGroup
-	atWork.Go(func() {
-		// The process follows the keys.
-		if err := bus.Together(ctx, func() { close(ready) }, b.keys.Follow(b.bus), room.Run); err != nil {
-			t.Errorf("run: %v", err)
-		}
-	})
+	stop := runtest.Start(t, env, room)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	var atWork sync.WaitGroup
 	atWork.Go(func() { _ = server.Serve(listener) })
 	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(64<<20)))
 	if err != nil {
@@ -125,7 +118,6 @@ func setup(t *testing.T, change func(*ingest.Config)) *bundle {
 	}
 	b.grpc, b.http = ingestv1.NewIngestServiceClient(conn), httptest.NewServer(rpc.RequireKey(keys, log, env.HTTP))
 	t.Cleanup(func() { b.http.Close(); _ = conn.Close(); server.Stop(); stop(); atWork.Wait() })
-	<-ready
 	return b
 }
 

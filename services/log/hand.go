@@ -166,7 +166,7 @@ func (l *Log) reachable(ctx context.Context, shopID, webhookID string, evenIfDis
 		return false, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
 	case w == nil:
 		return false, fault.New(fault.Precondition, "the webhook %s was deleted, so nothing can be sent to it; replay the event to another webhook", webhookID)
-	case w.Webhook.Status == webhook.Deleted:
+	case w.Status == webhook.Deleted:
 		return false, fault.New(fault.Precondition, "the webhook %s was %s; switch it on again with :enable first", webhookID, w.Off())
 	case w.Broken != "":
 		return false, fault.New(fault.Precondition, "%s; mend the webhook %s first", w.Off(), webhookID)

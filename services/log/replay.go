@@ -178,7 +178,7 @@ func (r *replays) countEvents(ctx context.Context, state *logv1.ReplayState) err
 	err = r.events(ctx, state, w, func(e placed) bool {
 		if state.Replay.Total++; len(state.Replay.Sample) < samples {
 			state.Replay.Sample = append(state.Replay.Sample, &shopbellv1.Delivery{
-				Id: w.DeliveryID(&e.Event), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type, WebhookId: w.Webhook.GetId(),
+				Id: w.DeliveryID(&e.Event), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type, WebhookId: w.ID,
 			})
 		}
 		return state.Replay.Total <= maxReplay

@@ -444,7 +444,7 @@ func (s *eventSource) taken(n int) { s.ahead = s.ahead[n:] }
 func (s *eventSource) parcel(ctx context.Context, e *placed, w *webhook.Webhook) (parcel, error) {
 	a := s.job.asking()
 	d := contract.Delivery{
-		Event: e.Event, ID: w.DeliveryID(&e.Event), WebhookID: w.Webhook.GetId(), Revision: w.Revision, MatchedAt: a.at, Attempt: 1,
+		Event: e.Event, ID: w.DeliveryID(&e.Event), WebhookID: w.ID, Revision: w.Revision, MatchedAt: a.at, Attempt: 1,
 		AskedAt: a.at, AskedBy: a.by, Replay: a.replay,
 	}
 	known, err := s.log.store.Delivery(ctx, e.ShopID, d.ID)
@@ -457,7 +457,7 @@ func (s *eventSource) parcel(ctx context.Context, e *placed, w *webhook.Webhook)
 	value, err := proto.Marshal(&busv1.Record{
 		At: timestamppb.New(a.at), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type,
 		What: &busv1.Record_Decision{Decision: &busv1.Decision{Considered: []*shopbellv1.Considered{{
-			WebhookId: d.WebhookID, Label: w.Webhook.GetLabel(), Matched: true, Reason: "sent by replay " + a.replay, DeliveryId: d.ID,
+			WebhookId: d.WebhookID, Label: w.Label, Matched: true, Reason: "sent by replay " + a.replay, DeliveryId: d.ID,
 		}}}},
 	})
 	if err != nil {

@@ -99,9 +99,9 @@ func fate(d *contract.Delivery, w *webhook.Webhook) (cancel, hold string) {
 	switch {
 	case d.Cancel != "":
 		return d.Cancel, ""
-	case w.Webhook.Status == webhook.Deleted:
+	case w.Status == webhook.Deleted:
 		return wasDeleted, ""
-	case w.Webhook.Status == webhook.Disabled && !w.OffByReceiver && !d.ByHand():
+	case w.Status == webhook.Disabled && !w.OffByReceiver && !d.ByHand():
 		return "the webhook was switched off by its owner when the delivery was due; it can be sent again by hand", ""
 	case w.Off() != "" && !d.ByHand(), w.Broken != "":
 		return "", w.Off()
@@ -369,7 +369,7 @@ func (s *Sender) exchangeWith(ctx context.Context, d *contract.Delivery, w *webh
 	propagation.TraceContext{}.Inject(ctx, lower(h))
 	s.inFlight.Inc()
 	defer s.inFlight.Dec()
-	x := do(ctx, s.client, w.Webhook.Url, h, text, w.Policy.Timeout, int64(s.cfg.MaxResponseBytes))
+	x := do(ctx, s.client, w.URL, h, text, w.Policy.Timeout, int64(s.cfg.MaxResponseBytes))
 	if _, key := w.APIKey(); key != "" { // some receivers send back what they are sent
 		x.body = bytes.ReplaceAll(x.body, []byte(key), []byte(mask))
 	}
@@ -433,7 +433,7 @@ func (x *exchange) proto(d *contract.Delivery, v verdict, traceID string) *shopb
 // tellFailed makes the notice that a delivery was given up. Nobody is told of a notice that was.
 func (s *Sender) tellFailed(d *contract.Delivery, w *webhook.Webhook, v verdict) (*nats.Msg, error) {
 	e, err := notice.New(d.ShopID, d.Environment, notice.DeliveryFailed, fmt.Sprintf("%s.%d", d.ID, d.Attempt), notice.Data{
-		WebhookID: d.WebhookID, Label: w.Webhook.GetLabel(), URL: w.Webhook.Url, Reason: v.reason, At: time.Now(),
+		WebhookID: d.WebhookID, Label: w.Label, URL: w.URL, Reason: v.reason, At: time.Now(),
 		DeliveryID: d.ID, EventID: d.Event.ID, EventType: d.Type, Attempts: d.Attempt,
 	})
 	if err != nil {

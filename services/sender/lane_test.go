@@ -98,7 +98,7 @@ func lanesFor(limit, share int) (*lanes, *[]*job) {
 }
 
 func jobFor(webhookID, name string, rules profile.Policy) *job {
-	return &job{d: contract.Delivery{ID: name, WebhookID: webhookID}, w: &webhook.Webhook{Policy: rules}}
+	return &job{d: contract.Delivery{ID: name, WebhookID: webhookID}, w: &webhook.Webhook{Rules: &webhook.Rules{Policy: rules}}}
 }
 
 func names(jobs []*job) (out []string) {

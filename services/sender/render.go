@@ -82,7 +82,7 @@ func envelopeType(w *webhook.Webhook) string { return cmp.Or(w.Profile.ContentTy
 
 // format gives a JSON body the form that the webhook wants.
 func format(b body, w *webhook.Webhook) (body, error) {
-	if w.Webhook.GetFormat() != webhook.XML {
+	if w.Format != webhook.XML {
 		return b, nil
 	}
 	text, err := xmlbody.FromJSON(b.bytes())
@@ -130,8 +130,8 @@ func (b body) bytes() []byte {
 
 // headers makes the headers of a request with a body, whose text is signed.
 func headers(d *contract.Delivery, w *webhook.Webhook, b body, text []byte, agent string, now time.Time) http.Header {
-	h := make(http.Header, 8+len(b.headers)+len(w.Webhook.Headers))
-	for name, value := range w.Webhook.Headers {
+	h := make(http.Header, 8+len(b.headers)+len(w.OwnHeaders))
+	for name, value := range w.OwnHeaders {
 		h.Set(name, value)
 	}
 	h["User-Agent"] = []string{agent}

@@ -2,8 +2,6 @@ package sender
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,6 +30,7 @@ import (
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/run/runtest"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/signature"
 	"shopbell.dev/pkg/webhook"
@@ -100,29 +99,7 @@ func (b *bundle) start(t *testing.T, cfg Config) (stop func()) {
 		t.Fatal(err)
 	}
 	b.sender = service.(*Sender)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ready, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := service.Run(ctx, func() { close(ready) }); err != nil && !errors.Is(err, context.Canceled) {
-			t.Errorf("run: %v", err)
-		}
-	}()
-	stop = func() {
-		cancel()
-		select {
-		case <-done:
-		case <-time.After(20 * time.Second):
-			t.Error("the sender does not stop")
-		}
-	}
-	t.Cleanup(stop)
-	select {
-	case <-ready:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the sender is never ready")
-	}
-	return stop
+	return runtest.Start(t, &env, service)
 }
 
 // few is the settings of a test: few workers.

@@ -105,11 +105,11 @@ type Sender struct {
 func New(cfg Config, env *run.Env) (run.Service, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	webhooks, err := webhook.Open(ctx, env.Bus, env.Profiles, env.Log)
+	webhooks, err := env.Webhooks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	shops, err := shop.NewDirectory(env.Shop, env.Profiles, env.Log)
+	shops, err := env.Shops()
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ const maxAsides = 64
 
 // Run makes attempts until ctx ends; then it finishes those under way, within the grace.
 func (s *Sender) Run(ctx context.Context, ready func()) error {
-	// The directories go last: exchanges under way need them to the end.
+	// The register goes last: exchanges under way need it to the end.
 	follow, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFollowing()
 	hard, interrupt := context.WithCancel(context.WithoutCancel(ctx))
@@ -185,8 +185,8 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	}
 	filled, gone := make(chan struct{}), make(chan error, 1)
 	go func() {
-		defer stopWork() // without its directories the sender cannot go on
-		gone <- bus.Together(follow, func() { close(filled) }, s.webhooks.Follow(s.env.Bus), s.shops.Follow(s.env.Bus), s.register.follow(s.env.Bus), s.busy.report)
+		defer stopWork() // without its register the sender cannot go on
+		gone <- bus.Together(follow, func() { close(filled) }, s.register.follow(s.env.Bus), s.busy.report)
 	}()
 	select {
 	case <-filled:

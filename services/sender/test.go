@@ -43,7 +43,7 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 		ShopID: req.GetShopId(), ID: id.New(id.Event, now), Type: eventType, Environment: shop.GetEnvironment(), AcceptedAt: now,
 		OccurredAt: now.UTC().Format(time.RFC3339), ContentType: "application/json", Data: w.Profile.Sample(eventType, shop.GetEnvironment()),
 	}
-	d := contract.Delivery{Event: e, ID: id.New(id.Delivery, now), WebhookID: w.Webhook.Id, MatchedAt: now, Attempt: 1, AskedAt: now}
+	d := contract.Delivery{Event: e, ID: id.New(id.Delivery, now), WebhookID: w.ID, MatchedAt: now, Attempt: 1, AskedAt: now}
 	ctx, span := s.env.Tracer.Start(ctx, "test webhook")
 	defer span.End()
 	b, err := render(&d, w, shop)
@@ -72,7 +72,7 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 
 // firstType is an event type that the webhook wants.
 func firstType(w *webhook.Webhook) string {
-	if t := w.Webhook.Events[0]; t != webhook.AnyType {
+	if t := w.Events[0]; t != webhook.AnyType {
 		return t
 	}
 	if len(w.Profile.Events) > 0 {

@@ -52,7 +52,7 @@ func (s *Subscription) check(state *busv1.WebhookState) error {
 		var checked *webhook.Webhook
 		if checked, err = webhook.Check(state, s.env.Profiles); err == nil {
 			checkOverRules(w.Headers, checked, &bad)
-			checkKeyHeader(checked, &bad)
+			checkKeyHeader(w.GetApiKeyHeader(), checked, &bad)
 		}
 		bad.Include("", err)
 	}
@@ -99,8 +99,7 @@ func checkOverRules(headers map[string]string, w *webhook.Webhook, bad *fault.Co
 }
 
 // checkKeyHeader refuses to put the shop's key where something else stands.
-func checkKeyHeader(w *webhook.Webhook, bad *fault.Collector) {
-	name := w.Webhook.GetApiKeyHeader()
+func checkKeyHeader(name string, w *webhook.Webhook, bad *fault.Collector) {
 	same := 0
 	for _, set := range w.Headers() {
 		if strings.EqualFold(name, set) {

@@ -213,8 +213,8 @@ func (s *Subscription) DeleteApiKey(ctx context.Context, req *subscriptionv1.Del
 	// A webhook has the key that it names, and would send on what its owner thinks is gone.
 	var users []string
 	for _, w := range s.webhooks.All(shop) {
-		if w.Webhook.GetApiKeyId() == keyID {
-			users = append(users, w.Webhook.Id)
+		if w.APIKeyID == keyID {
+			users = append(users, w.ID)
 		}
 	}
 	if len(users) > 0 {

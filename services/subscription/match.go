@@ -27,7 +27,7 @@ import (
 func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook.Webhook, considered []*shopbellv1.Considered) {
 	seen := webhook.View(e)
 	for _, w := range subscribed {
-		c := &shopbellv1.Considered{WebhookId: w.Webhook.Id, Label: w.Webhook.GetLabel()}
+		c := &shopbellv1.Considered{WebhookId: w.ID, Label: w.Label}
 		if c.Matched, c.Reason = w.Wants(e, seen); c.Matched {
 			c.DeliveryId = w.DeliveryID(e)
 			matched = append(matched, w)
@@ -171,12 +171,12 @@ func (s *Subscription) ExplainEvent(_ context.Context, req *subscriptionv1.Expla
 	}
 	subscribed := map[string]bool{}
 	for _, w := range s.webhooks.Subscribed(e.ShopID, e.Type) {
-		subscribed[w.Webhook.Id] = true
+		subscribed[w.ID] = true
 	}
 	out, seen := &subscriptionv1.ExplainEventResponse{}, webhook.View(&e)
 	for _, w := range s.webhooks.All(e.ShopID) {
-		c := &shopbellv1.Considered{WebhookId: w.Webhook.Id, Label: w.Webhook.GetLabel()}
-		if !subscribed[w.Webhook.Id] {
+		c := &shopbellv1.Considered{WebhookId: w.ID, Label: w.Label}
+		if !subscribed[w.ID] {
 			c.Reason = fmt.Sprintf("it does not subscribe to %s", e.Type)
 		} else if c.Matched, c.Reason = w.Wants(&e, seen); c.Matched {
 			c.Reason = "it subscribes to " + e.Type

@@ -2,7 +2,6 @@ package subscription
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -36,6 +35,7 @@ import (
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/run/runtest"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
@@ -100,24 +100,7 @@ func setup(t testing.TB) *bundle {
 func (b *bundle) run(t testing.TB) {
 	t.Helper()
 	b.open(t)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ready, done := make(chan struct{}), make(chan error, 1)
-	room := b.Subscription
-	go func() {
-		// The process follows the keys.
-		done <- bus.Together(ctx, func() { close(ready) }, room.env.Keys.Follow(b.bus), room.Run)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-			t.Errorf("run: %v", err)
-		}
-	})
-	select {
-	case <-ready:
-	case <-time.After(10 * time.Second):
-		t.Fatal("subscription is never ready")
-	}
+	runtest.Start(t, b.env, b.Subscription)
 }
 
 func (b *bundle) open(t testing.TB) {
@@ -652,8 +635,8 @@ func TestCreateWebhook_WarnsOfHTTP(t *testing.T) {
 	if err != nil || len(safe.Warnings) != 0 {
 		t.Errorf("with https: %v, %v, want no warning", safe, err)
 	}
-	if stored := b.webhooks.Get("demo", made.Id); len(stored.Webhook.Warnings) != 0 {
-		t.Errorf("warnings are stored: %q", stored.Webhook.Warnings)
+	if stored := b.webhooks.Get("demo", made.Id); len(stored.State().Webhook.Warnings) != 0 {
+		t.Errorf("warnings are stored: %q", stored.State().Webhook.Warnings)
 	}
 }
 
@@ -713,7 +696,7 @@ func TestRotateSecret_ReplacesThePrivateKeyToo(t *testing.T) {
 	}
 	// A webhook from before there were private keys gets one with its next change, and says meanwhile what is missing.
 	w := b.webhooks.Get("demo", made.Id)
-	state := proto.CloneOf(w.WebhookState)
+	state := w.State()
 	state.Secrets, state.Webhook.Signatures = []*busv1.Secret{{Value: "secret-number-one"}}, []string{"standard-webhooks-ed25519"}
 	value, err := proto.Marshal(state)
 	if err != nil {
@@ -731,7 +714,7 @@ func TestRotateSecret_ReplacesThePrivateKeyToo(t *testing.T) {
 	}
 	// No answer holds a private key.
 	stored, err := b.webhooks.Fetch(t.Context(), "demo", made.Id)
-	if err != nil || len(stored.Secrets[0].PrivateKey) != 32 {
+	if err != nil || len(stored.State().Secrets[0].PrivateKey) != 32 {
 		t.Fatal(stored, err)
 	}
 	for _, answer := range []proto.Message{read(), changed, b.read(t, made.Id)} {
@@ -739,7 +722,7 @@ func TestRotateSecret_ReplacesThePrivateKeyToo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bytes.Contains(text, stored.Secrets[0].PrivateKey) || strings.Contains(answer.(fmt.Stringer).String(), base64.StdEncoding.EncodeToString(stored.Secrets[0].PrivateKey)) {
+		if bytes.Contains(text, stored.State().Secrets[0].PrivateKey) || strings.Contains(answer.(fmt.Stringer).String(), base64.StdEncoding.EncodeToString(stored.State().Secrets[0].PrivateKey)) {
 			t.Errorf("the private key is in %v", answer)
 		}
 	}
@@ -967,7 +950,7 @@ func TestEnableWebhook_CalledAgainTellsWhatNobodyWasTold(t *testing.T) {
 	}
 	again()
 	wantNotices("called again", notice.WebhookDisabled, notice.WebhookRecovered)
-	if left := b.webhooks.Get("demo", w.Id).Recovered; left != nil {
+	if left := b.webhooks.Get("demo", w.Id).State().Recovered; left != nil {
 		t.Errorf("it is still to be told: %v", left)
 	}
 	again()
@@ -1207,20 +1190,20 @@ func TestProfiles_AreListedByName(t *testing.T) {
 	}
 }
 
-func TestRun_EndsWhenItCannotFollowItsBuckets(t *testing.T) {
+func TestRun_EndsWhenItCannotReadItsStreams(t *testing.T) {
 	t.Parallel()
 	b := &bundle{log: &lines{}, bus: bustest.New(t)}
 	b.open(t)
 	b.bus.Close()
 	done := make(chan error, 1)
-	go func() { done <- b.Run(t.Context(), func() { t.Error("it is ready without a bus") }) }()
+	go func() { done <- b.Run(t.Context(), func() {}) }()
 	select {
 	case err := <-done:
 		if err == nil {
 			t.Error("no error")
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatal("it hangs without its buckets")
+		t.Fatal("it hangs without its streams")
 	}
 }
 

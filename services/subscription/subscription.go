@@ -101,10 +101,10 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		}),
 	}
 	var err error
-	if s.shops, err = shop.NewDirectory(env.Shop, env.Profiles, env.Log); err != nil {
+	if s.shops, err = env.Shops(); err != nil {
 		return nil, err
 	}
-	if s.webhooks, err = webhook.Open(ctx, env.Bus, env.Profiles, env.Log); err != nil {
+	if s.webhooks, err = env.Webhooks(ctx); err != nil {
 		return nil, err
 	}
 	if s.bucket, err = env.Bus.Bucket(ctx, contract.Webhooks); err != nil {
@@ -123,47 +123,23 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	return s, nil
 }
 
-// Run follows the buckets, and once it knows every webhook matches events and switches webhooks off, until ctx ends.
+// Run matches events and switches webhooks off until ctx ends.
 func (s *Subscription) Run(ctx context.Context, ready func()) error {
-	// The directories go last: what is being matched needs them to the end.
-	follow, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopFollowing()
-	filled, gone := make(chan struct{}), make(chan error, 1)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() {
-		defer stop() // without its directories subscription cannot go on
-		gone <- bus.Together(follow, func() { close(filled) }, s.webhooks.Follow(s.env.Bus), s.shops.Follow(s.env.Bus))
-	}()
-	workers, work := errgroup.WithContext(ctx)
-	workers.Go(func() error {
-		select {
-		case <-filled:
-		case <-work.Done():
-			return nil
-		}
-		ready()
-		how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
-		bursts := how
-		bursts.Size, bursts.Rest = min(how.Size, burstsAtOnce), s.yield
-		matching, work := errgroup.WithContext(work)
-		matching.Go(func() error { return s.env.Bus.Batches(work, contract.BulkMatcher, bursts, s.decide) })
-		matching.Go(func() error {
-			return s.env.Bus.Batches(work, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
-				s.single.Store(time.Now().UnixNano())
-				return s.decide(ctx, batch)
-			})
+	ready()
+	work, ctx := errgroup.WithContext(ctx)
+	how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
+	bursts := how
+	bursts.Size, bursts.Rest = min(how.Size, burstsAtOnce), s.yield
+	work.Go(func() error { return s.env.Bus.Batches(ctx, contract.BulkMatcher, bursts, s.decide) })
+	work.Go(func() error {
+		return s.env.Bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
+			s.single.Store(time.Now().UnixNano())
+			return s.decide(ctx, batch)
 		})
-		return matching.Wait()
 	})
-	workers.Go(func() error {
-		return s.env.Bus.Batches(work, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
+	work.Go(func() error {
+		return s.env.Bus.Batches(ctx, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
 	})
-	workers.Go(func() error { s.forgetDeleted(work); return nil })
-	err := workers.Wait()
-	stopFollowing()
-	if ferr := <-gone; err == nil {
-		err = ferr
-	}
-	return err
+	work.Go(func() error { s.forgetDeleted(ctx); return nil })
+	return work.Wait()
 }

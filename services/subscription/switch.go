@@ -136,12 +136,12 @@ func (s *Subscription) forgetDeleted(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, w := range s.webhooks.With(webhook.Deleted) {
-			if time.Since(w.Webhook.DisabledAt.AsTime()) < webhook.KeepDeleted {
+			if time.Since(w.State().Webhook.DisabledAt.AsTime()) < webhook.KeepDeleted {
 				continue
 			}
-			err := s.bucket.Delete(ctx, contract.WebhookKey(w.Webhook.ShopId, w.Webhook.Id), jetstream.LastRevision(w.Revision))
+			err := s.bucket.Delete(ctx, contract.WebhookKey(w.ShopID, w.ID), jetstream.LastRevision(w.Revision))
 			if err != nil && ctx.Err() == nil {
-				s.env.Log.WarnContext(ctx, "deleted webhook not forgotten, trying again later", slog.String("webhook_id", w.Webhook.Id), slog.Any("error", err))
+				s.env.Log.WarnContext(ctx, "deleted webhook not forgotten, trying again later", slog.String("webhook_id", w.ID), slog.Any("error", err))
 			}
 		}
 	}

@@ -124,7 +124,7 @@ func (s *Subscription) change(ctx context.Context, shop, webhookID, etag string,
 		if etag != "" && etag != webhook.Etag(w.Revision) {
 			return nil, fault.New(fault.Conflict, "the webhook was changed since etag %q: read it again, then change it", etag)
 		}
-		state := proto.CloneOf(w.WebhookState)
+		state := w.State()
 		changed, err := edit(state)
 		if err != nil {
 			return nil, err
@@ -171,7 +171,7 @@ func (s *Subscription) ListWebhooks(_ context.Context, req *subscriptionv1.ListW
 	}
 	out := &subscriptionv1.ListWebhooksResponse{}
 	for _, w := range s.webhooks.All(req.GetShopId()) {
-		if w.Webhook.Id <= after {
+		if w.ID <= after {
 			continue
 		}
 		if len(out.Webhooks) == size {
@@ -253,7 +253,7 @@ func (s *Subscription) GetWebhookSecret(ctx context.Context, req *subscriptionv1
 	if err != nil {
 		return nil, err
 	}
-	return secretsOf(w.WebhookState), nil
+	return secretsOf(w.State()), nil
 }
 
 func secretsOf(state *busv1.WebhookState) *subscriptionv1.WebhookSecret {
