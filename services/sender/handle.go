@@ -114,7 +114,7 @@ func (s *Sender) route(j *job) {
 	_, off := fate(&j.d, j.w)
 	switch {
 	case off != "":
-		s.holder.put(hold{jobs: []*job{j}, why: off, off: true})
+		s.holdOff(j, off)
 		return
 	case j.w.Policy.IsOrdered() && !j.d.ByHand():
 		s.holder.put(hold{jobs: []*job{j}, why: inOrder, shop: j.d.ShopID, webhookID: j.d.WebhookID})
@@ -203,6 +203,8 @@ func (s *Sender) finish(ctx context.Context, j *job) (r result, err error) {
 	}
 	j.w = w
 	switch cancel, off := fate(&j.d, w); {
+	case j.discarded():
+		return r, s.change(ctx, &j.d, cancelled, wasDiscarded)
 	case cancel != "":
 		return r, s.change(ctx, &j.d, cancelled, cancel)
 	case off != "" && j.from != nil:
@@ -210,7 +212,7 @@ func (s *Sender) finish(ctx context.Context, j *job) (r result, err error) {
 		return r, nil
 	case off != "":
 		r.passedOn = true
-		s.holder.put(hold{jobs: []*job{j}, why: off, off: true})
+		s.holdOff(j, off)
 		return r, nil
 	}
 	if j.from != nil && j.from.impatient(j) {
@@ -219,9 +221,10 @@ func (s *Sender) finish(ctx context.Context, j *job) (r result, err error) {
 	return s.attempt(ctx, j)
 }
 
-// known gives the webhook of a delivery where our directory is sure of it: it may be a moment behind. Nil: ask.
+// known gives the webhook of a delivery where our directory is sure of it: it may be a moment behind. Nil: ask. Of one that
+// was held because the webhook was off it must have heard that it is on again, and so what was to become of the delivery.
 func (s *Sender) known(d *contract.Delivery) *webhook.Webhook {
-	if w := s.webhooks.Get(d.ShopID, d.WebhookID); w != nil && w.Revision >= d.Revision && w.Off() == "" {
+	if w := s.webhooks.Get(d.ShopID, d.WebhookID); w != nil && w.Revision >= d.Revision && w.Revision > d.OffRevision && w.Off() == "" {
 		return w
 	}
 	return nil
@@ -319,6 +322,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	next := j.d
 	next.Attempt++
 	next.AskedAt, next.AskedBy, next.Replay = time.Time{}, "", "" // they asked for this one
+	next.OffRevision = 0                                          // it was held, and is no longer
 	if probe {
 		next.Uncounted++
 	} else {
@@ -338,7 +342,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 		m, err := r.next.message(j.d.WebhookID, j.d.ID)
 		return []*nats.Msg{m}, err
 	case v.off: // by its receiver's answer
-		next.Due = time.Time{}
+		next.Due, next.OffRevision = time.Time{}, s.latest(j.w)
 		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
 	case v.status == held:
 		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
@@ -346,6 +350,14 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	later := next
 	later.Due = time.Time{}
 	return []*nats.Msg{later.Later(next.Due)}, nil
+}
+
+// latest is the latest revision of a webhook that we know of.
+func (s *Sender) latest(w *webhook.Webhook) uint64 {
+	if now := s.webhooks.Get(w.Webhook.ShopId, w.Webhook.Id); now != nil {
+		return max(now.Revision, w.Revision)
+	}
+	return w.Revision
 }
 
 // giveUp ends a delivery that was held for too long.

@@ -132,7 +132,8 @@ func few() Config {
 	return c
 }
 
-func (b *bundle) put(t *testing.T, s *busv1.WebhookState) {
+// put stores a webhook and gives its revision, once the sender knows it.
+func (b *bundle) put(t *testing.T, s *busv1.WebhookState) (revision uint64) {
 	t.Helper()
 	bucket, err := b.bus.Bucket(t.Context(), contract.Webhooks)
 	if err != nil {
@@ -142,13 +143,14 @@ func (b *bundle) put(t *testing.T, s *busv1.WebhookState) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	revision, err := bucket.Put(t.Context(), contract.WebhookKey(s.Webhook.ShopId, s.Webhook.Id), value)
+	revision, err = bucket.Put(t.Context(), contract.WebhookKey(s.Webhook.ShopId, s.Webhook.Id), value)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if b.sender != nil {
 		b.sender.webhooks.Await(t.Context(), s.Webhook.ShopId, s.Webhook.Id, revision)
 	}
+	return revision
 }
 
 func (b *bundle) publish(t *testing.T, msgs ...*nats.Msg) {
@@ -513,7 +515,7 @@ func TestSender_HoldsForAWebhookThatItsReceiverSwitchedOff(t *testing.T) {
 	in := receive(t, 410, 200)
 	b.start(t, few())
 	on := state(in.URL, "enveloped")
-	b.put(t, on)
+	revisions := []uint64{b.put(t, on)}
 	first := delivery("1", "application/json")
 	b.publish(t, first.Message())
 	made := b.records(t, 1)[0].GetAttempt()
@@ -535,7 +537,7 @@ func TestSender_HoldsForAWebhookThatItsReceiverSwitchedOff(t *testing.T) {
 
 	off := proto.CloneOf(on)
 	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &wish.Reason
-	b.put(t, off)
+	revisions = append(revisions, b.put(t, off))
 	second := delivery("2", "application/json")
 	second.ID = "dlv_2"
 	b.publish(t, second.Message())
@@ -546,6 +548,11 @@ func TestSender_HoldsForAWebhookThatItsReceiverSwitchedOff(t *testing.T) {
 	b.empty(t)
 	if got := len(b.stored(t, contract.Held)); got != 2 || len(in.all()) != 1 {
 		t.Errorf("%d are held and %d were sent, want 2 and 1", got, len(in.all()))
+	}
+	for i, m := range b.stored(t, contract.Held) {
+		if d, err := contract.ParseDelivery(m.Header, m.Data); err != nil || d.OffRevision != revisions[i] {
+			t.Errorf("%s is held by revision %d (%v), want %d", d.ID, d.OffRevision, err, revisions[i])
+		}
 	}
 
 	b.put(t, on)
