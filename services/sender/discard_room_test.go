@@ -204,3 +204,17 @@ func TestSender_WhatWaitsForItsTimeIsNotDiscarded(t *testing.T) {
 		t.Errorf("what waits is attempt %d, held by revision %d (%v), want 2 and by none", got.Attempt, got.OffRevision, err)
 	}
 }
+
+// Of a webhook that is gone whatever is held is cancelled, also what comes after it was deleted.
+func TestSender_WhatIsHeldForADeletedWebhookIsCancelledTogether(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	all := numbered("wh_1", 3)
+	for _, d := range all {
+		d.OffRevision = 7
+		b.publish(t, d.Hold(0))
+	}
+	b.start(t, few())
+	b.wantDiscarded(t, wasDeleted, all...)
+	b.heldAre(t, 0)
+}
