@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -167,6 +168,38 @@ func TestSender_WhatWasReadBeforeItIsDiscardedIsNotSent(t *testing.T) {
 		t.Errorf("%v were sent, want what came after the others were discarded", got)
 	}
 	b.nothingHeld(t)
+}
+
+// Its attempt is not cut off, but it is the last one.
+func TestSender_WhatIsUnderWayWhenItIsDiscardedIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string]string{"in no order": profile.Unordered, "in order": profile.ByKey} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			answer := make(chan struct{})
+			in := count(t, func(http.ResponseWriter, int, int) int { <-answer; return 500 })
+			free := sync.OnceFunc(func() { close(answer) })
+			t.Cleanup(free) // before its server is closed, which waits for it
+			b.matchedUpTo(t, 1)
+			b.start(t, few())
+			on := governed("wh_1", in.url, &shopbellv1.Policy{Ordered: &order, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}})
+			revision := b.put(t, on)
+			d := numbered("wh_1", 1)[0]
+			d.Sequence = 1
+			b.publish(t, d.Hold(0), (&contract.Release{ShopID: "demo", WebhookID: "wh_1", Through: 1}).Message())
+			eventually(t, "it is under way", func() bool { return in.requests.Load() == 1 })
+			on.Discarded = &busv1.Discarded{Revision: revision, Sequence: 1}
+			b.put(t, on)
+			free()
+			b.wantDiscarded(t, "discarded when the webhook was switched on again", d)
+			b.heldAre(t, 0)
+			b.empty(t)
+			if got := in.requests.Load(); got != 1 {
+				t.Errorf("%d attempts, want the one that was under way", got)
+			}
+		})
+	}
 }
 
 // A sender that has not heard yet that the webhook is on again does not know what was discarded, and asks.

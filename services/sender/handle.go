@@ -203,7 +203,7 @@ func (s *Sender) finish(ctx context.Context, j *job) (r result, err error) {
 	}
 	j.w = w
 	switch cancel, off := fate(&j.d, w); {
-	case j.discarded():
+	case j.discarded(w):
 		return r, s.change(ctx, &j.d, cancelled, wasDiscarded)
 	case cancel != "":
 		return r, s.change(ctx, &j.d, cancelled, cancel)
@@ -314,8 +314,13 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	if v.status != retrying && v.status != held {
 		return nil, nil
 	}
+	now := s.latest(j.w) // the attempt took a while
 	if j.from != nil {
-		if why := j.from.unwanted(j.held); why != "" {
+		why := j.from.unwanted(j.held)
+		if j.discarded(now) {
+			why = wasDiscarded
+		}
+		if why != "" {
 			return record.Messages(changeOf(&j.d, cancelled, why))
 		}
 	}
@@ -342,7 +347,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 		m, err := r.next.message(j.d.WebhookID, j.d.ID)
 		return []*nats.Msg{m}, err
 	case v.off: // by its receiver's answer
-		next.Due, next.OffRevision = time.Time{}, s.latest(j.w)
+		next.Due, next.OffRevision = time.Time{}, now.Revision
 		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
 	case v.status == held:
 		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
@@ -352,12 +357,12 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	return []*nats.Msg{later.Later(next.Due)}, nil
 }
 
-// latest is the latest revision of a webhook that we know of.
-func (s *Sender) latest(w *webhook.Webhook) uint64 {
-	if now := s.webhooks.Get(w.Webhook.ShopId, w.Webhook.Id); now != nil {
-		return max(now.Revision, w.Revision)
+// latest is a webhook at the latest revision that we know of.
+func (s *Sender) latest(w *webhook.Webhook) *webhook.Webhook {
+	if now := s.webhooks.Get(w.Webhook.ShopId, w.Webhook.Id); now != nil && now.Revision > w.Revision {
+		return now
 	}
-	return w.Revision
+	return w
 }
 
 // giveUp ends a delivery that was held for too long.

@@ -16,6 +16,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/record"
+	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
@@ -163,9 +164,9 @@ func (s *Sender) holdOff(j *job, why string) {
 
 const wasDiscarded = "it was held, and discarded when the webhook was switched on again or deleted"
 
-// discarded says whether the webhook's owner has had this delivery discarded, which was held.
-func (j *job) discarded() bool {
-	by := j.w.Discarded
+// discarded says whether the owner of the webhook, as it is now, has had this delivery discarded, which was held.
+func (j *job) discarded(w *webhook.Webhook) bool {
+	by := w.Discarded
 	return j.held != nil && (j.held.sequence <= by.GetSequence() || j.d.OffRevision > 0 && j.d.OffRevision <= by.GetRevision())
 }
 
