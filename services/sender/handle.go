@@ -55,12 +55,20 @@ func (s *Sender) take(ctx context.Context, m bus.Message) {
 		return
 	}
 	j := &job{d: d, m: m, header: m.Headers()}
-	if j.w = s.known(&d); j.w != nil && d.Cancel == "" {
+	if j.w = s.known(&d); j.w != nil && d.Cancel == "" && !comesAgain(m) {
 		s.route(j)
 		return
 	}
 	s.aside(ctx, func() { // asking takes a while
-		w, err := s.webhook(ctx, &d)
+		made, err := s.wasMade(ctx, m, &d)
+		if made {
+			s.leaveOut(ctx, m, &d)
+			return
+		}
+		var w *webhook.Webhook
+		if err == nil {
+			w, err = s.webhook(ctx, &d)
+		}
 		if err != nil {
 			s.settle(ctx, m, err)
 			return
@@ -501,7 +509,8 @@ func (s *Sender) tell(ctx context.Context, records ...*busv1.Record) error {
 	return s.env.Bus.Publish(bound, msgs...)
 }
 
-// publish puts onto the bus what happened, and then what comes next, with the trace of ctx.
+// publish puts onto the bus what happened, and then what comes next, with the trace of ctx. One after the other: where what comes
+// next is there, what happened is known (see wasMade).
 func (s *Sender) publish(ctx context.Context, what *busv1.Record, msgs ...*nats.Msg) error {
 	if len(msgs) == 0 {
 		return s.records.Write(ctx, what)
@@ -510,13 +519,17 @@ func (s *Sender) publish(ctx context.Context, what *busv1.Record, msgs ...*nats.
 	if err != nil {
 		return err
 	}
-	msgs = append(told, msgs...)
-	for _, m := range msgs {
-		bus.Inject(ctx, m)
-	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
 	defer cancel()
-	return s.env.Bus.Publish(bound, msgs...)
+	for _, step := range [][]*nats.Msg{told, msgs} {
+		for _, m := range step {
+			bus.Inject(ctx, m)
+		}
+		if err := s.env.Bus.Publish(bound, step...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sequence is a message's place in its stream: it tells a message that comes again from another one.

@@ -436,6 +436,38 @@ func TestSender_PublishesTheOutcomeBeforeItAcks(t *testing.T) {
 	}
 }
 
+// What waits for a later attempt tells whoever has this one again that it was made, and is not made again: so it must be known by
+// then.
+func TestSender_PublishesTheOutcomeBeforeTheTimer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := receive(t, 500)
+	b.start(t, few())
+	b.put(t, state(in.URL, "slow"))
+	info, err := b.js.Stream(t.Context(), contract.Outcomes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.js.DeleteStream(t.Context(), contract.Outcomes); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, delivery("1", "application/json").Message())
+	eventually(t, "the receiver has the delivery", func() bool { return len(in.all()) == 1 })
+	for range 20 { // looks, each some round trips to the server: a timer would have come by now
+		if got := b.stored(t, contract.Deliveries); len(got) != 1 {
+			t.Fatalf("%d messages on DELIVERIES, want the delivery alone: nobody has the outcome yet", len(got))
+		}
+	}
+	if _, err := b.js.CreateStream(t.Context(), info.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	b.records(t, 1)
+	eventually(t, "its timer is left", func() bool {
+		left := b.stored(t, contract.Deliveries)
+		return len(left) == 1 && left[0].Subject == contract.LaterSubject("wh_1", "dlv_1")
+	})
+}
+
 func TestSender_FinishesWhatIsInFlightWhenItStops(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
