@@ -93,6 +93,8 @@ func messages() []named {
 	cancelled.Cancel = "cancelled by hand"
 	inOrder := d
 	inOrder.Sequence, inOrder.Uncounted, inOrder.Due = 17, 1, at.Add(time.Minute)
+	off := d
+	off.Revision, off.OffRevision = 3, 4
 	send := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7}
 	discard := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7, Discard: true}
 	return []named{
@@ -104,6 +106,7 @@ func messages() []named {
 		{"a timer in the place of another: the delivery is cancelled", cancelled.InsteadOf(42, at.Add(time.Minute))},
 		{"a delivery that is held", d.Hold(42)},
 		{"a delivery in order", inOrder.Hold(0)},
+		{"a delivery that is held because its webhook is off", off.Hold(42)},
 		{"a held delivery that is cancelled", cancelled.CancelHeld()},
 		{"what was tried with a held delivery", contract.TriesMessage("wh_1", "dlv_1", []byte("tries"))},
 		{"what is held is sent", send.Message()},

@@ -50,6 +50,9 @@ type Delivery struct {
 	Uncounted int
 	// Sequence is the event's in EVENTS: the order in which events were accepted. It is set for ordered webhooks alone.
 	Sequence uint64
+	// OffRevision is the webhook's revision by which it was off, of a delivery that is held because of that; 0: it is not. It tells
+	// what the owner meant who had discarded what was held, also when the bus has it after that.
+	OffRevision uint64
 	// Due is when the schedule has this attempt made, of a delivery that is held; zero: at once.
 	Due     time.Time
 	AskedAt time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
@@ -188,6 +191,7 @@ func (d *Delivery) message(subject, id string) *nats.Msg {
 		f.time("due", d.Due)
 	}
 	f.number("sequence", d.Sequence)
+	f.number("off-revision", d.OffRevision)
 	if d.ByHand() {
 		f.time("by-hand", d.AskedAt)
 	}
@@ -263,6 +267,8 @@ func (d *Delivery) read(h nats.Header) (err error) {
 			d.Due, err = parseTime("time when it is due", value)
 		case "sequence":
 			d.Sequence, err = parseNumber("sequence of the event", value)
+		case "off-revision":
+			d.OffRevision, err = parseNumber("revision by which the webhook was off", value)
 		case "by-hand":
 			d.AskedAt, err = parseTime("time of asking", value)
 		case "asked-by":

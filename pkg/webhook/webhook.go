@@ -52,6 +52,7 @@ type Webhook struct {
 	OwnHeaders             map[string]string // beside those of its rules
 	APIKeyID               string            // that it names; empty: none
 	Revision               uint64            // its state's, in the bucket
+	Discarded              Discarded
 	*Rules
 	// Broken says why its rules cannot be worked out, as when its profile is no longer there. What arrives is held.
 	Broken string
@@ -60,6 +61,10 @@ type Webhook struct {
 	state  string // a busv1.WebhookState, encoded
 	keys   []key
 }
+
+// Discarded is what of its held deliveries the owner has had discarded: those held because it was off by a revision up to
+// Revision, and those in HELD up to Sequence.
+type Discarded struct{ Revision, Sequence uint64 }
 
 type key struct {
 	signature.Secret
@@ -112,6 +117,7 @@ func check(state *busv1.WebhookState, encoded string, profiles *profile.Set) (*W
 		ID: in(own.Id), ShopID: in(own.ShopId), Label: in(own.GetLabel()), URL: in(own.Url), Events: make([]string, len(own.Events)),
 		Status: in(own.Status), DisabledReason: in(own.GetDisabledReason()), OffByReceiver: state.OffByReceiver,
 		APIKeyID: in(own.GetApiKeyId()), apiKey: in(state.ApiKey), state: encoded,
+		Discarded: Discarded{state.Discarded.GetRevision(), state.Discarded.GetSequence()},
 	}
 	for i, name := range own.Events {
 		w.Events[i] = in(name)

@@ -55,12 +55,20 @@ func (s *Sender) take(ctx context.Context, m bus.Message) {
 		return
 	}
 	j := &job{d: d, m: m, header: m.Headers()}
-	if j.w = s.known(&d); j.w != nil && d.Cancel == "" {
+	if j.w = s.known(&d); j.w != nil && d.Cancel == "" && !comesAgain(m) {
 		s.route(j)
 		return
 	}
 	s.aside(ctx, func() { // asking takes a while
-		w, err := s.webhook(ctx, &d)
+		made, err := s.wasMade(ctx, m, &d)
+		if made {
+			s.leaveOut(ctx, m, &d)
+			return
+		}
+		var w *webhook.Webhook
+		if err == nil {
+			w, err = s.webhook(ctx, &d)
+		}
 		if err != nil {
 			s.settle(ctx, m, err)
 			return
@@ -114,7 +122,7 @@ func (s *Sender) route(j *job) {
 	_, off := fate(&j.d, j.w)
 	switch {
 	case off != "":
-		s.holder.put(hold{jobs: []*job{j}, why: off, off: true})
+		s.holdOff(j, off)
 		return
 	case j.w.Policy.IsOrdered() && !j.d.ByHand():
 		s.holder.put(hold{jobs: []*job{j}, why: inOrder, shop: j.d.ShopID, webhookID: j.d.WebhookID})
@@ -203,6 +211,8 @@ func (s *Sender) finish(ctx context.Context, j *job) (r result, err error) {
 	}
 	j.w = w
 	switch cancel, off := fate(&j.d, w); {
+	case j.discarded(w):
+		return r, s.change(ctx, &j.d, cancelled, wasDiscarded)
 	case cancel != "":
 		return r, s.change(ctx, &j.d, cancelled, cancel)
 	case off != "" && j.from != nil:
@@ -210,7 +220,7 @@ func (s *Sender) finish(ctx context.Context, j *job) (r result, err error) {
 		return r, nil
 	case off != "":
 		r.passedOn = true
-		s.holder.put(hold{jobs: []*job{j}, why: off, off: true})
+		s.holdOff(j, off)
 		return r, nil
 	}
 	if j.from != nil && j.from.impatient(j) {
@@ -219,9 +229,10 @@ func (s *Sender) finish(ctx context.Context, j *job) (r result, err error) {
 	return s.attempt(ctx, j)
 }
 
-// known gives the webhook of a delivery where our directory is sure of it: it may be a moment behind. Nil: ask.
+// known gives the webhook of a delivery where our directory is sure of it: it may be a moment behind. Nil: ask. Of one that
+// was held because the webhook was off it must have heard that it is on again, and so what was to become of the delivery.
 func (s *Sender) known(d *contract.Delivery) *webhook.Webhook {
-	if w := s.webhooks.Get(d.ShopID, d.WebhookID); w != nil && w.Revision >= d.Revision && w.Off() == "" {
+	if w := s.webhooks.Get(d.ShopID, d.WebhookID); w != nil && w.Revision >= d.Revision && w.Revision > d.OffRevision && w.Off() == "" {
 		return w
 	}
 	return nil
@@ -311,14 +322,20 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	if v.status != retrying && v.status != held {
 		return nil, nil
 	}
+	now := s.latest(j.w) // the attempt took a while
 	if j.from != nil {
-		if why := j.from.unwanted(j.held); why != "" {
+		why := j.from.unwanted(j.held)
+		if j.discarded(now) {
+			why = wasDiscarded
+		}
+		if why != "" {
 			return record.Messages(changeOf(&j.d, cancelled, why))
 		}
 	}
 	next := j.d
 	next.Attempt++
 	next.AskedAt, next.AskedBy, next.Replay = time.Time{}, "", "" // they asked for this one
+	next.OffRevision = 0                                          // it was held, and is no longer
 	if probe {
 		next.Uncounted++
 	} else {
@@ -338,7 +355,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 		m, err := r.next.message(j.d.WebhookID, j.d.ID)
 		return []*nats.Msg{m}, err
 	case v.off: // by its receiver's answer
-		next.Due = time.Time{}
+		next.Due, next.OffRevision = time.Time{}, now.Revision
 		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
 	case v.status == held:
 		return []*nats.Msg{next.Hold(sequence(j.m))}, nil
@@ -346,6 +363,14 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	later := next
 	later.Due = time.Time{}
 	return []*nats.Msg{later.Later(next.Due)}, nil
+}
+
+// latest is a webhook at the latest revision that we know of.
+func (s *Sender) latest(w *webhook.Webhook) *webhook.Webhook {
+	if now := s.webhooks.Get(w.ShopID, w.ID); now != nil && now.Revision > w.Revision {
+		return now
+	}
+	return w
 }
 
 // giveUp ends a delivery that was held for too long.
@@ -484,7 +509,8 @@ func (s *Sender) tell(ctx context.Context, records ...*busv1.Record) error {
 	return s.env.Bus.Publish(bound, msgs...)
 }
 
-// publish puts onto the bus what happened, and then what comes next, with the trace of ctx.
+// publish puts onto the bus what happened, and then what comes next, with the trace of ctx. One after the other: where what comes
+// next is there, what happened is known (see wasMade).
 func (s *Sender) publish(ctx context.Context, what *busv1.Record, msgs ...*nats.Msg) error {
 	if len(msgs) == 0 {
 		return s.records.Write(ctx, what)
@@ -493,13 +519,17 @@ func (s *Sender) publish(ctx context.Context, what *busv1.Record, msgs ...*nats.
 	if err != nil {
 		return err
 	}
-	msgs = append(told, msgs...)
-	for _, m := range msgs {
-		bus.Inject(ctx, m)
-	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
 	defer cancel()
-	return s.env.Bus.Publish(bound, msgs...)
+	for _, step := range [][]*nats.Msg{told, msgs} {
+		for _, m := range step {
+			bus.Inject(ctx, m)
+		}
+		if err := s.env.Bus.Publish(bound, step...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sequence is a message's place in its stream: it tells a message that comes again from another one.

@@ -16,6 +16,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/record"
+	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
@@ -154,16 +155,31 @@ func (s *Sender) callOneBack(ctx context.Context, j *job) error {
 	return s.env.Bus.Publish(ctx, m)
 }
 
-// lookAgain is for deliveries that were held for a webhook that is off. Whoever switched it on between our look and our
-// publish has not seen them: either we see now that it is on, or he sees what we hold.
+// holdOff has a delivery held because its webhook is off, by the revision that says so: whoever switches it on before the bus
+// has what is held, and discards that, need not see it.
+func (s *Sender) holdOff(j *job, why string) {
+	j.d.OffRevision = j.w.Revision
+	s.holder.put(hold{jobs: []*job{j}, why: why, off: true})
+}
+
+const wasDiscarded = "it was held, and discarded when the webhook was switched on again or deleted"
+
+// discarded says whether the owner of the webhook, as it is now, has had this delivery discarded, which was held.
+func (j *job) discarded(w *webhook.Webhook) bool {
+	by := w.Discarded
+	return j.held != nil && (j.held.sequence <= by.Sequence || j.d.OffRevision > 0 && j.d.OffRevision <= by.Revision)
+}
+
+// lookAgain is for deliveries that were held for a webhook that is off. Whoever switched it on or deleted it between our look
+// and our publish has not seen them: either we see now that he has, or he sees what we hold.
 func (s *Sender) lookAgain(ctx context.Context, d *contract.Delivery) {
 	bound, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	now, err := s.webhooks.Fetch(bound, d.ShopID, d.WebhookID)
-	if err != nil || now == nil || now.Off() != "" {
+	if err != nil || now != nil && now.Off() != "" {
 		return // if we could not see it, the sweeper looks again
 	}
-	s.lookBehind(ctx, d.WebhookID) // not at once: what he discards is not to be sent
+	s.lookBehind(ctx, d.WebhookID)
 }
 
 // keep sees to it that a lane that holds has an owner, who sends what is held when its time comes.
@@ -240,7 +256,7 @@ func (s *Sender) release(ctx context.Context, r *contract.Release) error {
 		s.keep(ctx, hold{why: "what was held is sent", shop: r.ShopID, webhookID: r.WebhookID})
 		return nil
 	}
-	return s.discard(ctx, r.WebhookID, "it was held, and discarded when the webhook was switched on again or deleted", upTo(r.Through))
+	return s.discard(ctx, r.WebhookID, wasDiscarded, upTo(r.Through))
 }
 
 // upTo is what is held up to a sequence.

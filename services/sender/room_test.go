@@ -109,7 +109,8 @@ func few() Config {
 	return c
 }
 
-func (b *bundle) put(t *testing.T, s *busv1.WebhookState) {
+// put stores a webhook and gives its revision, once the sender knows it.
+func (b *bundle) put(t *testing.T, s *busv1.WebhookState) (revision uint64) {
 	t.Helper()
 	bucket, err := b.bus.Bucket(t.Context(), contract.Webhooks)
 	if err != nil {
@@ -119,13 +120,14 @@ func (b *bundle) put(t *testing.T, s *busv1.WebhookState) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	revision, err := bucket.Put(t.Context(), contract.WebhookKey(s.Webhook.ShopId, s.Webhook.Id), value)
+	revision, err = bucket.Put(t.Context(), contract.WebhookKey(s.Webhook.ShopId, s.Webhook.Id), value)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if b.sender != nil {
 		b.sender.webhooks.Await(t.Context(), s.Webhook.ShopId, s.Webhook.Id, revision)
 	}
+	return revision
 }
 
 func (b *bundle) publish(t *testing.T, msgs ...*nats.Msg) {
@@ -411,6 +413,38 @@ func TestSender_PublishesTheOutcomeBeforeItAcks(t *testing.T) {
 	}
 }
 
+// What waits for a later attempt tells whoever has this one again that it was made, and is not made again: so it must be known by
+// then.
+func TestSender_PublishesTheOutcomeBeforeTheTimer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := receive(t, 500)
+	b.start(t, few())
+	b.put(t, state(in.URL, "slow"))
+	info, err := b.js.Stream(t.Context(), contract.Outcomes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.js.DeleteStream(t.Context(), contract.Outcomes); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, delivery("1", "application/json").Message())
+	eventually(t, "the receiver has the delivery", func() bool { return len(in.all()) == 1 })
+	for range 20 { // looks, each some round trips to the server: a timer would have come by now
+		if got := b.stored(t, contract.Deliveries); len(got) != 1 {
+			t.Fatalf("%d messages on DELIVERIES, want the delivery alone: nobody has the outcome yet", len(got))
+		}
+	}
+	if _, err := b.js.CreateStream(t.Context(), info.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	b.records(t, 1)
+	eventually(t, "its timer is left", func() bool {
+		left := b.stored(t, contract.Deliveries)
+		return len(left) == 1 && left[0].Subject == contract.LaterSubject("wh_1", "dlv_1")
+	})
+}
+
 func TestSender_FinishesWhatIsInFlightWhenItStops(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -490,7 +524,7 @@ func TestSender_HoldsForAWebhookThatItsReceiverSwitchedOff(t *testing.T) {
 	in := receive(t, 410, 200)
 	b.start(t, few())
 	on := state(in.URL, "enveloped")
-	b.put(t, on)
+	revisions := []uint64{b.put(t, on)}
 	first := delivery("1", "application/json")
 	b.publish(t, first.Message())
 	made := b.records(t, 1)[0].GetAttempt()
@@ -512,7 +546,7 @@ func TestSender_HoldsForAWebhookThatItsReceiverSwitchedOff(t *testing.T) {
 
 	off := proto.CloneOf(on)
 	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &wish.Reason
-	b.put(t, off)
+	revisions = append(revisions, b.put(t, off))
 	second := delivery("2", "application/json")
 	second.ID = "dlv_2"
 	b.publish(t, second.Message())
@@ -523,6 +557,11 @@ func TestSender_HoldsForAWebhookThatItsReceiverSwitchedOff(t *testing.T) {
 	b.empty(t)
 	if got := len(b.stored(t, contract.Held)); got != 2 || len(in.all()) != 1 {
 		t.Errorf("%d are held and %d were sent, want 2 and 1", got, len(in.all()))
+	}
+	for i, m := range b.stored(t, contract.Held) {
+		if d, err := contract.ParseDelivery(m.Header, m.Data); err != nil || d.OffRevision != revisions[i] {
+			t.Errorf("%s is held by revision %d (%v), want %d", d.ID, d.OffRevision, err, revisions[i])
+		}
 	}
 
 	b.put(t, on)

@@ -213,7 +213,7 @@ func (s *Sender) findOwner(ctx context.Context, webhookID string, since time.Dur
 	case err != nil:
 		return true, err
 	case w == nil:
-		return true, s.discard(ctx, webhookID, wasDeleted, upTo(batch[0].Sequence))
+		return true, s.discard(ctx, webhookID, wasDeleted, everything)
 	case w.Off() == "":
 		s.keep(ctx, hold{why: "it is sent on", shop: shop, webhookID: webhookID})
 	case s.outlived(batch[0]):

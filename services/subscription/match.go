@@ -62,7 +62,9 @@ func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 		if err != nil {
 			return fmt.Errorf("place of event %s among all: %w", e.ID, err)
 		}
-		s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all)
+		if err := s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
+			return err
+		}
 	}
 	msgs, err := record.Messages(all.records...)
 	if err != nil {
@@ -80,10 +82,11 @@ func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 type decided struct {
 	deliveries []*nats.Msg
 	records    []*busv1.Record
+	off        map[string]uint64 // what offRevision has found, by webhook
 }
 
 // decideOne adds what is to be published for one event, which has this sequence in EVENTS.
-func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contract.Event, subscribed []*webhook.Webhook, all *decided) {
+func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contract.Event, subscribed []*webhook.Webhook, all *decided) error {
 	now := time.Now()
 	ctx, span := s.env.Tracer.Start(ctx, "match webhooks", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(now))
 	defer span.End()
@@ -102,16 +105,20 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 			d.Sequence = sequence
 		}
 		m := d.Message()
-		if d.Sequence > 0 {
-			m = d.Hold(0) // its lane's owner sends it in its turn
-		}
-		if w.Delay > 0 {
+		switch {
+		case w.Delay > 0:
 			due := e.AcceptedAt.Add(w.Delay)
 			m = d.Later(due)
 			if decision.Due == nil {
 				decision.Due = map[string]*timestamppb.Timestamp{}
 			}
 			decision.Due[c.WebhookId] = timestamppb.New(due)
+		case d.Sequence > 0: // its lane's owner sends it in its turn
+			var err error
+			if d.OffRevision, err = s.offRevision(ctx, w, all); err != nil {
+				return err
+			}
+			m = d.Hold(0)
 		}
 		bus.Inject(ctx, m)
 		all.deliveries = append(all.deliveries, m)
@@ -127,6 +134,32 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 			What: &busv1.Record_Decision{Decision: part},
 		}))
 	}
+	return nil
+}
+
+// offRevision is the revision of a webhook by which it is off, or 0 while it is on. The bus is asked whether it still is: what
+// was accepted after it was switched on must not look as if it had been held before, and our directory may be a moment behind.
+// Once for a batch is enough, for all of its events were accepted by then.
+func (s *Subscription) offRevision(ctx context.Context, w *webhook.Webhook, all *decided) (uint64, error) {
+	if w.Off() == "" {
+		return 0, nil
+	}
+	revision, asked := all.off[w.ID]
+	if asked {
+		return revision, nil
+	}
+	now, err := s.webhooks.Fetch(ctx, w.ShopID, w.ID)
+	if err != nil {
+		return 0, err
+	}
+	if now != nil && now.Off() != "" {
+		revision = now.Revision
+	}
+	if all.off == nil {
+		all.off = map[string]uint64{}
+	}
+	all.off[w.ID] = revision
+	return revision, nil
 }
 
 // partSize is how large the record of a decision may become, more or less. The bus takes a message of some MiB, and a shop may

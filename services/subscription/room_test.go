@@ -817,7 +817,9 @@ func TestEvents_DecidedAgainMakeNothingNew(t *testing.T) {
 	e := happened("evt_1", "paid")
 	var all decided
 	for range 2 {
-		b.decideOne(t.Context(), 1, e, b.webhooks.Subscribed(e.ShopID, e.Type), &all)
+		if err := b.decideOne(t.Context(), 1, e, b.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := b.bus.Publish(t.Context(), all.deliveries...); err != nil {
 		t.Fatal(err)
@@ -936,7 +938,7 @@ func TestEnableWebhook_CalledAgainTellsWhatNobodyWasTold(t *testing.T) {
 			t.Errorf("%s: notices %q, want %q", when, got, want)
 		}
 	}
-	on, untold, err := b.enable(t.Context(), "demo", w.Id) // and then it was killed
+	on, untold, err := b.enable(t.Context(), "demo", w.Id, false) // and then it was killed
 	if err != nil || on.Status != webhook.Enabled || untold == nil {
 		t.Fatalf("switched on: %v, %v, %v", on, untold, err)
 	}
@@ -957,7 +959,7 @@ func TestEnableWebhook_CalledAgainTellsWhatNobodyWasTold(t *testing.T) {
 	wantNotices("and again", notice.WebhookDisabled, notice.WebhookRecovered)
 
 	b.wish(t, w, func(s *busv1.SwitchOff) { s.DeliveryId = "dlv_2" })
-	if on, untold, err = b.enable(t.Context(), "demo", w.Id); err != nil {
+	if on, untold, err = b.enable(t.Context(), "demo", w.Id, false); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.tellRecovered(t.Context(), on, untold); err != nil {
@@ -972,6 +974,100 @@ func TestEnableWebhook_CalledAgainTellsWhatNobodyWasTold(t *testing.T) {
 	again()
 	if got := b.notices(t); len(got) != 4 {
 		t.Errorf("off and on a second time: notices %q, want two more", got)
+	}
+}
+
+// Senders who saw the webhook off may hold something after its owner has looked for what is held, and whoever looked may be
+// killed before he tells anybody: what is discarded stands in the webhook from the moment in which it is on.
+func TestEnableWebhook_NotesWhatIsDiscarded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w := b.create(t, &shopbellv1.Webhook{})
+	n := 0
+	hold := func() {
+		t.Helper()
+		n++
+		id := fmt.Sprintf("%d", n)
+		d := contract.Delivery{Event: *happened("evt_"+id, "paid"), ID: "dlv_" + id, WebhookID: w.Id, MatchedAt: time.Now(), Attempt: 1}
+		if err := b.bus.Publish(t.Context(), d.Hold(0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	off := func() uint64 {
+		t.Helper()
+		b.wish(t, w, func(s *busv1.SwitchOff) { s.DeliveryId = fmt.Sprintf("dlv_off_%d", n) })
+		return b.webhooks.Get("demo", w.Id).Revision
+	}
+	on := func(discard bool) {
+		t.Helper()
+		if _, _, err := b.enable(t.Context(), "demo", w.Id, discard); err != nil { // and then it is killed
+			t.Fatal(err)
+		}
+	}
+	want := func(when string, revision, sequence uint64) {
+		t.Helper()
+		now, err := b.webhooks.Fetch(t.Context(), "demo", w.Id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := now.Discarded; now.Off() != "" || got.Revision != revision || got.Sequence != sequence {
+			t.Errorf("%s: discarded is %v (off: %q), want revision %d and sequence %d", when, got, now.Off(), revision, sequence)
+		}
+	}
+	hold()
+	off()
+	on(false)
+	want("sent", 0, 0)
+	hold()
+	first := off()
+	on(true)
+	want("discarded", first, 2)
+	hold()
+	off()
+	on(false)
+	want("what is held later is sent", first, 2)
+	if _, err := b.bus.RemoveAll(t.Context(), contract.Held, contract.HeldSubject(w.Id)); err != nil {
+		t.Fatal(err)
+	}
+	third := off()
+	on(true)
+	want("nothing was held", third, 2)
+	hold()
+	before := b.webhooks.Get("demo", w.Id).Revision
+	on(true)
+	want("discarded while it is on", before, 4)
+}
+
+// In order, deliveries are held from the beginning: which of them are because the webhook is off stands in them.
+func TestEvents_InOrderAreHeldByTheRevisionThatIsOff(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w := b.create(t, &shopbellv1.Webhook{Policy: &shopbellv1.Policy{Ordered: proto.String(profile.ByWebhook)}})
+	n := 0
+	want := func(when string, revision uint64) {
+		t.Helper()
+		n++
+		if err := b.bus.Publish(t.Context(), happened(fmt.Sprintf("evt_%d", n), "paid").Message()); err != nil {
+			t.Fatal(err)
+		}
+		var all []*jetstream.RawStreamMsg
+		eventually(t, "it is held", func() bool { all = b.stored(t, contract.Held); return len(all) == n })
+		d, err := contract.ParseDelivery(all[n-1].Header, all[n-1].Data)
+		if err != nil || d.OffRevision != revision {
+			t.Errorf("%s: held by revision %d (%v), want %d", when, d.OffRevision, err, revision)
+		}
+	}
+	want("while it is on", 0)
+	b.wish(t, w, func(*busv1.SwitchOff) {})
+	off := b.webhooks.Get("demo", w.Id)
+	want("while it is off", off.Revision)
+	if _, _, err := b.enable(t.Context(), "demo", w.Id, true); err != nil {
+		t.Fatal(err)
+	}
+	want("when it is on again", 0)
+	// A replica that has not heard of it yet.
+	if got, err := b.offRevision(t.Context(), off, &decided{}); err != nil || got != 0 {
+		t.Errorf("with a directory that is behind: held by revision %d (%v), want none", got, err)
 	}
 }
 

@@ -2,7 +2,6 @@ package subscription
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -23,9 +22,11 @@ import (
 )
 
 // EnableWebhook switches a webhook on, tells of it if its receiver had switched it off, and then has what is held for it sent or
-// discarded. Called again, it does the rest again: nothing stays held or untold because a process died in between.
+// discarded. Called again, it does the rest again: nothing stays held or untold because a process died in between. What is
+// discarded is so from the moment in which the webhook is on.
 func (s *Subscription) EnableWebhook(ctx context.Context, req *subscriptionv1.EnableWebhookRequest) (*shopbellv1.Webhook, error) {
-	out, recovered, err := s.enable(ctx, req.GetShopId(), req.GetWebhookId())
+	discard := req.GetHeld() == "discard"
+	out, recovered, err := s.enable(ctx, req.GetShopId(), req.GetWebhookId(), discard)
 	if err != nil {
 		return nil, err
 	}
@@ -34,14 +35,24 @@ func (s *Subscription) EnableWebhook(ctx context.Context, req *subscriptionv1.En
 			return nil, err
 		}
 	}
-	return out, s.release(ctx, req.GetShopId(), req.GetWebhookId(), req.GetHeld() == "discard")
+	return out, s.release(ctx, req.GetShopId(), req.GetWebhookId(), discard)
 }
 
-// enable switches a webhook on, and gives what its shop is still to be told.
-func (s *Subscription) enable(ctx context.Context, shop, webhookID string) (out *shopbellv1.Webhook, untold *busv1.Recovered, err error) {
-	out, err = s.change(ctx, shop, webhookID, "", func(state *busv1.WebhookState) (bool, error) {
+// enable switches a webhook on, and gives what its shop is still to be told. With discard it notes in the same moment what is
+// not to be sent: what lies in HELD now, and what senders who have seen by then that the webhook was off put there later.
+func (s *Subscription) enable(ctx context.Context, shop, webhookID string, discard bool) (out *shopbellv1.Webhook, untold *busv1.Recovered, err error) {
+	held := uint64(0)
+	if discard && isID(webhookID) {
+		if held, err = s.env.Bus.Last(ctx, contract.Held, contract.HeldSubject(webhookID)); err != nil {
+			return nil, nil, busError("look for what is held", err)
+		}
+	}
+	out, err = s.replace(ctx, shop, webhookID, "", func(state *busv1.WebhookState, revision uint64) (bool, error) {
 		w := state.Webhook
-		changed := w.Status != webhook.Enabled
+		changed := discard || w.Status != webhook.Enabled
+		if discard {
+			state.Discarded = &busv1.Discarded{Revision: revision, Sequence: max(held, state.Discarded.GetSequence())}
+		}
 		if state.OffByReceiver {
 			state.Recovered = &busv1.Recovered{At: timestamppb.Now(), Was: w.GetDisabledReason()}
 		}
@@ -83,18 +94,14 @@ func (s *Subscription) tell(ctx context.Context, shop, eventType, cause string, 
 
 // release has what is held for a webhook up to now sent or discarded.
 func (s *Subscription) release(ctx context.Context, shop, webhookID string, discard bool) error {
-	held, err := s.env.Bus.Stream(ctx, contract.Held)
+	last, err := s.env.Bus.Last(ctx, contract.Held, contract.HeldSubject(webhookID))
 	if err != nil {
 		return busError("look for what is held", err)
 	}
-	last, err := held.GetLastMsgForSubject(ctx, contract.HeldSubject(webhookID))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	if last == 0 {
 		return nil
 	}
-	if err != nil {
-		return busError("look for what is held", err)
-	}
-	r := contract.Release{ShopID: shop, WebhookID: webhookID, Discard: discard, Through: last.Sequence}
+	r := contract.Release{ShopID: shop, WebhookID: webhookID, Discard: discard, Through: last}
 	m := r.Message()
 	bus.Inject(ctx, m)
 	if err := s.env.Bus.Publish(ctx, m); err != nil {

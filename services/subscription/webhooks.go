@@ -116,6 +116,11 @@ func (s *Subscription) load(ctx context.Context, shop, webhookID string) (*webho
 // change loads a webhook, has edit change a copy of its state, and stores that, unless somebody was faster: then it
 // begins again, or fails when an etag was given. edit returns false when there is nothing to change.
 func (s *Subscription) change(ctx context.Context, shop, webhookID, etag string, edit func(*busv1.WebhookState) (bool, error)) (*shopbellv1.Webhook, error) {
+	return s.replace(ctx, shop, webhookID, etag, func(state *busv1.WebhookState, _ uint64) (bool, error) { return edit(state) })
+}
+
+// replace is change for an edit that must know the revision that it replaces.
+func (s *Subscription) replace(ctx context.Context, shop, webhookID, etag string, edit func(*busv1.WebhookState, uint64) (bool, error)) (*shopbellv1.Webhook, error) {
 	for range 10 {
 		w, err := s.load(ctx, shop, webhookID)
 		if err != nil {
@@ -125,7 +130,7 @@ func (s *Subscription) change(ctx context.Context, shop, webhookID, etag string,
 			return nil, fault.New(fault.Conflict, "the webhook was changed since etag %q: read it again, then change it", etag)
 		}
 		state := w.State()
-		changed, err := edit(state)
+		changed, err := edit(state, w.Revision)
 		if err != nil {
 			return nil, err
 		}

@@ -45,7 +45,9 @@ func BenchmarkMatch(b *testing.B) {
 			bytes, messages := 0, 0
 			for b.Loop() {
 				var all decided
-				room.decideOne(context.Background(), 1, e, subscribed, &all)
+				if err := room.decideOne(context.Background(), 1, e, subscribed, &all); err != nil {
+					b.Fatal(err)
+				}
 				told, err := record.Messages(all.records...)
 				if err != nil {
 					b.Fatal(err)

@@ -710,7 +710,9 @@ type WebhookState struct {
 	// The key itself that webhook.api_key_id names: keys never change, and the sender needs to look nowhere else.
 	ApiKey string `protobuf:"bytes,4,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	// That it is on again after its receiver had switched it off, while its shop may not have been told.
-	Recovered     *Recovered `protobuf:"bytes,5,opt,name=recovered,proto3" json:"recovered,omitempty"`
+	Recovered *Recovered `protobuf:"bytes,5,opt,name=recovered,proto3" json:"recovered,omitempty"`
+	// What its owner has had discarded of what was held for it. Absent: nothing yet.
+	Discarded     *Discarded `protobuf:"bytes,6,opt,name=discarded,proto3" json:"discarded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -780,6 +782,69 @@ func (x *WebhookState) GetRecovered() *Recovered {
 	return nil
 }
 
+func (x *WebhookState) GetDiscarded() *Discarded {
+	if x != nil {
+		return x.Discarded
+	}
+	return nil
+}
+
+// What was held for a webhook and is not to be sent: whoever meets it cancels it. It stays when the webhook is switched off again:
+// then what is held is held by a later revision, and lies further on.
+type Discarded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was held because the webhook was off by this revision of its state, or by an earlier one, wherever it lies.
+	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What lies in HELD up to this sequence, whyever it was held.
+	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Discarded) Reset() {
+	*x = Discarded{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Discarded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Discarded) ProtoMessage() {}
+
+func (x *Discarded) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Discarded.ProtoReflect.Descriptor instead.
+func (*Discarded) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Discarded) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Discarded) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 // Why a shop is told that a webhook is on again.
 type Recovered struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -793,7 +858,7 @@ type Recovered struct {
 
 func (x *Recovered) Reset() {
 	*x = Recovered{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +870,7 @@ func (x *Recovered) String() string {
 func (*Recovered) ProtoMessage() {}
 
 func (x *Recovered) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +883,7 @@ func (x *Recovered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovered.ProtoReflect.Descriptor instead.
 func (*Recovered) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Recovered) GetAt() *timestamppb.Timestamp {
@@ -851,7 +916,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +928,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +941,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Secret) GetValue() string {
@@ -922,7 +987,7 @@ type LaneState struct {
 
 func (x *LaneState) Reset() {
 	*x = LaneState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +999,7 @@ func (x *LaneState) String() string {
 func (*LaneState) ProtoMessage() {}
 
 func (x *LaneState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1012,7 @@ func (x *LaneState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneState.ProtoReflect.Descriptor instead.
 func (*LaneState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{11}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LaneState) GetShopId() string {
@@ -1007,7 +1072,7 @@ type Tries struct {
 
 func (x *Tries) Reset() {
 	*x = Tries{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1084,7 @@ func (x *Tries) String() string {
 func (*Tries) ProtoMessage() {}
 
 func (x *Tries) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1097,7 @@ func (x *Tries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tries.ProtoReflect.Descriptor instead.
 func (*Tries) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{12}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Tries) GetAttempt() int32 {
@@ -1067,7 +1132,7 @@ type ShopState struct {
 
 func (x *ShopState) Reset() {
 	*x = ShopState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1144,7 @@ func (x *ShopState) String() string {
 func (*ShopState) ProtoMessage() {}
 
 func (x *ShopState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1157,7 @@ func (x *ShopState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShopState.ProtoReflect.Descriptor instead.
 func (*ShopState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{13}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ShopState) GetShop() *v1.Shop {
@@ -1118,7 +1183,7 @@ type KeyState struct {
 
 func (x *KeyState) Reset() {
 	*x = KeyState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1195,7 @@ func (x *KeyState) String() string {
 func (*KeyState) ProtoMessage() {}
 
 func (x *KeyState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1208,7 @@ func (x *KeyState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyState.ProtoReflect.Descriptor instead.
 func (*KeyState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{14}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KeyState) GetApiKey() *v1.ApiKey {
@@ -1238,13 +1303,17 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"deliveryId\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x10\n" +
 	"\x03url\x18\x06 \x01(\tR\x03url\x12\x16\n" +
-	"\x06delete\x18\a \x01(\bR\x06delete\"\xec\x01\n" +
+	"\x06delete\x18\a \x01(\bR\x06delete\"\xa6\x02\n" +
 	"\fWebhookState\x12.\n" +
 	"\awebhook\x18\x01 \x01(\v2\x14.shopbell.v1.WebhookR\awebhook\x121\n" +
 	"\asecrets\x18\x02 \x03(\v2\x17.shopbell.bus.v1.SecretR\asecrets\x12&\n" +
 	"\x0foff_by_receiver\x18\x03 \x01(\bR\roffByReceiver\x12\x17\n" +
 	"\aapi_key\x18\x04 \x01(\tR\x06apiKey\x128\n" +
-	"\trecovered\x18\x05 \x01(\v2\x1a.shopbell.bus.v1.RecoveredR\trecovered\"I\n" +
+	"\trecovered\x18\x05 \x01(\v2\x1a.shopbell.bus.v1.RecoveredR\trecovered\x128\n" +
+	"\tdiscarded\x18\x06 \x01(\v2\x1a.shopbell.bus.v1.DiscardedR\tdiscarded\"C\n" +
+	"\tDiscarded\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"I\n" +
 	"\tRecovered\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x10\n" +
 	"\x03was\x18\x02 \x01(\tR\x03was\"z\n" +
@@ -1285,7 +1354,7 @@ func file_shopbell_bus_v1_bus_proto_rawDescGZIP() []byte {
 	return file_shopbell_bus_v1_bus_proto_rawDescData
 }
 
-var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*Records)(nil),               // 0: shopbell.bus.v1.Records
 	(*Batch)(nil),                 // 1: shopbell.bus.v1.Batch
@@ -1296,50 +1365,52 @@ var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*StatusChange)(nil),          // 6: shopbell.bus.v1.StatusChange
 	(*SwitchOff)(nil),             // 7: shopbell.bus.v1.SwitchOff
 	(*WebhookState)(nil),          // 8: shopbell.bus.v1.WebhookState
-	(*Recovered)(nil),             // 9: shopbell.bus.v1.Recovered
-	(*Secret)(nil),                // 10: shopbell.bus.v1.Secret
-	(*LaneState)(nil),             // 11: shopbell.bus.v1.LaneState
-	(*Tries)(nil),                 // 12: shopbell.bus.v1.Tries
-	(*ShopState)(nil),             // 13: shopbell.bus.v1.ShopState
-	(*KeyState)(nil),              // 14: shopbell.bus.v1.KeyState
-	nil,                           // 15: shopbell.bus.v1.BatchedMessage.HeadersEntry
-	nil,                           // 16: shopbell.bus.v1.Decision.DueEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*v1.Considered)(nil),         // 18: shopbell.v1.Considered
-	(*v1.Attempt)(nil),            // 19: shopbell.v1.Attempt
-	(*v1.Webhook)(nil),            // 20: shopbell.v1.Webhook
-	(*v1.Shop)(nil),               // 21: shopbell.v1.Shop
-	(*v1.ApiKey)(nil),             // 22: shopbell.v1.ApiKey
+	(*Discarded)(nil),             // 9: shopbell.bus.v1.Discarded
+	(*Recovered)(nil),             // 10: shopbell.bus.v1.Recovered
+	(*Secret)(nil),                // 11: shopbell.bus.v1.Secret
+	(*LaneState)(nil),             // 12: shopbell.bus.v1.LaneState
+	(*Tries)(nil),                 // 13: shopbell.bus.v1.Tries
+	(*ShopState)(nil),             // 14: shopbell.bus.v1.ShopState
+	(*KeyState)(nil),              // 15: shopbell.bus.v1.KeyState
+	nil,                           // 16: shopbell.bus.v1.BatchedMessage.HeadersEntry
+	nil,                           // 17: shopbell.bus.v1.Decision.DueEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*v1.Considered)(nil),         // 19: shopbell.v1.Considered
+	(*v1.Attempt)(nil),            // 20: shopbell.v1.Attempt
+	(*v1.Webhook)(nil),            // 21: shopbell.v1.Webhook
+	(*v1.Shop)(nil),               // 22: shopbell.v1.Shop
+	(*v1.ApiKey)(nil),             // 23: shopbell.v1.ApiKey
 }
 var file_shopbell_bus_v1_bus_proto_depIdxs = []int32{
 	3,  // 0: shopbell.bus.v1.Records.records:type_name -> shopbell.bus.v1.Record
 	2,  // 1: shopbell.bus.v1.Batch.messages:type_name -> shopbell.bus.v1.BatchedMessage
-	15, // 2: shopbell.bus.v1.BatchedMessage.headers:type_name -> shopbell.bus.v1.BatchedMessage.HeadersEntry
-	17, // 3: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
+	16, // 2: shopbell.bus.v1.BatchedMessage.headers:type_name -> shopbell.bus.v1.BatchedMessage.HeadersEntry
+	18, // 3: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
 	4,  // 4: shopbell.bus.v1.Record.decision:type_name -> shopbell.bus.v1.Decision
 	5,  // 5: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
 	6,  // 6: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
-	18, // 7: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
-	16, // 8: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
-	17, // 9: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
-	19, // 10: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
-	17, // 11: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
-	17, // 12: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
-	20, // 13: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
-	10, // 14: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
-	9,  // 15: shopbell.bus.v1.WebhookState.recovered:type_name -> shopbell.bus.v1.Recovered
-	17, // 16: shopbell.bus.v1.Recovered.at:type_name -> google.protobuf.Timestamp
-	17, // 17: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
-	17, // 18: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
-	17, // 19: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
-	21, // 20: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
-	22, // 21: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
-	17, // 22: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	19, // 7: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
+	17, // 8: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
+	18, // 9: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
+	20, // 10: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
+	18, // 11: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
+	18, // 12: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
+	21, // 13: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
+	11, // 14: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
+	10, // 15: shopbell.bus.v1.WebhookState.recovered:type_name -> shopbell.bus.v1.Recovered
+	9,  // 16: shopbell.bus.v1.WebhookState.discarded:type_name -> shopbell.bus.v1.Discarded
+	18, // 17: shopbell.bus.v1.Recovered.at:type_name -> google.protobuf.Timestamp
+	18, // 18: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 19: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
+	18, // 20: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
+	22, // 21: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
+	23, // 22: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
+	18, // 23: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_bus_v1_bus_proto_init() }
@@ -1358,7 +1429,7 @@ func file_shopbell_bus_v1_bus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_bus_v1_bus_proto_rawDesc), len(file_shopbell_bus_v1_bus_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

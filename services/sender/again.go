@@ -1,0 +1,75 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+)
+
+// comesAgain says whether a message was handed out before, to a sender that did not answer: it was killed, or is slow, or gave it
+// back.
+func comesAgain(m bus.Message) bool {
+	meta, err := m.Metadata()
+	return err == nil && meta.NumDelivered > 1
+}
+
+// wasMade says whether the attempt that a message asks for was made by whoever had it before, and killed before he could answer:
+// then the bus has a later attempt of the same delivery. Made again, it would be followed by a second one of each that is to
+// come. An attempt that somebody asked for is followed by none of its own, and is made.
+//
+// It is not all: where the later attempt was made too, and was the last or is held, or where more deliveries of its webhook wait
+// than are looked at, it is made again. So it is when the bus is behind, never the other way round.
+func (s *Sender) wasMade(ctx context.Context, m bus.Message, d *contract.Delivery) (bool, error) {
+	if d.ByHand() || !comesAgain(m) {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	waits, err := s.waitsLater(ctx, d)
+	if err != nil || waits {
+		return waits, err
+	}
+	behind, _, err := s.env.Bus.List(ctx, contract.Deliveries, m.Subject(), sequence(m)+1, readAtOnce, readBytes)
+	for _, raw := range behind {
+		if other, problem := contract.ParseDelivery(raw.Header, raw.Data); problem == nil && follows(&other, d) {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// waitsLater says whether a timer of a later attempt is set. One whose time has passed says nothing: after a kill of its server
+// the bus may bring back a timer that has fired, and such a one never fires again.
+func (s *Sender) waitsLater(ctx context.Context, d *contract.Delivery) (bool, error) {
+	deliveries, err := s.env.Bus.Stream(ctx, contract.Deliveries)
+	if err != nil {
+		return false, err
+	}
+	timer, err := deliveries.GetLastMsgForSubject(ctx, contract.LaterSubject(d.WebhookID, d.ID))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	later, due, _ := contract.ParseLater(timer.Header, timer.Data) // one that cannot be read is due at no time
+	return follows(&later, d) && time.Now().Before(due), nil
+}
+
+// follows says whether a delivery is a later attempt of another, which its schedule asks for.
+func follows(later, d *contract.Delivery) bool {
+	return later.ID == d.ID && later.Attempt > d.Attempt && !later.ByHand()
+}
+
+// leaveOut answers for an attempt that was made before.
+func (s *Sender) leaveOut(ctx context.Context, m bus.Message, d *contract.Delivery) {
+	s.env.Log.InfoContext(ctx, "an attempt comes again that was made; its repeat is left out", slog.String("shop_id", d.ShopID),
+		slog.String("webhook_id", d.WebhookID), slog.String("delivery_id", d.ID), slog.Int("attempt", d.Attempt))
+	s.settle(ctx, m, nil)
+}

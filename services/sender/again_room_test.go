@@ -1,0 +1,93 @@
+package sender
+
+import (
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"shopbell.dev/pkg/contract"
+)
+
+// What was in flight when a sender was killed comes again. Where the bus has the attempt after it, it was made: made again, it
+// would be followed by one more of each attempt to come.
+func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
+	next := func(d contract.Delivery) *contract.Delivery {
+		d.Attempt++
+		return &d
+	}
+	for _, row := range []struct {
+		name   string
+		change func(*contract.Delivery)
+		follow func(d *contract.Delivery) []*nats.Msg // what the killed sender had published
+		want   []int                                  // the numbers of the attempts that are made
+		left   int                                    // timers
+	}{
+		{"the next attempt waits for its time", nil, func(d *contract.Delivery) []*nats.Msg {
+			return []*nats.Msg{next(*d).Later(time.Now().Add(time.Hour))}
+		}, nil, 1},
+		{"the next attempt's time has come", nil, func(d *contract.Delivery) []*nats.Msg {
+			return []*nats.Msg{next(*d).Message()}
+		}, []int{2}, 0},
+		{"the one after the next waits", nil, func(d *contract.Delivery) []*nats.Msg {
+			return []*nats.Msg{next(*next(*d)).Later(time.Now().Add(time.Hour))}
+		}, nil, 1},
+		{"it was not made", nil, func(*contract.Delivery) []*nats.Msg { return nil }, []int{1}, 0},
+		{"a later attempt of another delivery waits", nil, func(d *contract.Delivery) []*nats.Msg {
+			other := next(*d)
+			other.ID = "dlv_other"
+			return []*nats.Msg{other.Later(time.Now().Add(time.Hour))}
+		}, []int{1}, 1},
+		{"somebody asked for it, while a later one waits", func(d *contract.Delivery) { d.AskedAt = time.Now() }, func(d *contract.Delivery) []*nats.Msg {
+			later := next(*d)
+			later.AskedAt = time.Time{}
+			return []*nats.Msg{later.Later(time.Now().Add(time.Hour))}
+		}, []int{1}, 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			answer := make(chan struct{})
+			in := count(t, func(http.ResponseWriter, int, int) int { <-answer; return 0 })
+			free := sync.OnceFunc(func() { close(answer) })
+			t.Cleanup(free) // before its server is closed, which waits for it
+			b.put(t, state(in.url, "slow"))
+			d := delivery("1", "application/json")
+			if row.change != nil {
+				row.change(d)
+			}
+			b.publish(t, d.Message())
+			consumer, err := b.js.Consumer(t.Context(), contract.Deliveries, contract.Sender)
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken, err := consumer.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.publish(t, row.follow(d)...)
+			if err := taken.Nak(); err != nil { // stands for the end of its AckWait
+				t.Fatal(err)
+			}
+			b.start(t, few())
+			eventually(t, "what is to be made is under way, and nothing else is left but timers", func() bool {
+				waiting, unanswered, err := b.bus.Pending(t.Context(), contract.Sender)
+				return err == nil && waiting == 0 && unanswered == len(row.want) && int(in.requests.Load()) == len(row.want) &&
+					len(b.stored(t, contract.Deliveries)) == row.left+len(row.want)
+			})
+			free()
+			eventually(t, "timers alone are left", func() bool { return len(b.stored(t, contract.Deliveries)) == row.left })
+			var got []int
+			for _, r := range b.records(t, len(row.want)) {
+				got = append(got, int(r.GetAttempt().GetAttempt().GetNumber()))
+			}
+			if !slices.Equal(got, row.want) {
+				t.Errorf("attempts %v were made, want %v", got, row.want)
+			}
+		})
+	}
+}
