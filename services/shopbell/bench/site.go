@@ -218,7 +218,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case bomb:
 		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(s.zeros)
+		s.pour(r.Context(), w)
 	case cuts:
 		hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
 		return
@@ -243,6 +243,22 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.last = now
 		if at, ok := keyed(body); ok {
 			p.order = append(p.order, at)
+		}
+	}
+}
+
+// pour writes the bomb as fast as it is read, more or less: what is written ahead of that costs the machine, which the bomb's
+// sender would have elsewhere.
+func (s *site) pour(ctx context.Context, w http.ResponseWriter) {
+	const step = 4 << 10
+	for rest := s.zeros; len(rest) > 0; rest = rest[min(step, len(rest)):] {
+		if _, err := w.Write(rest[:min(step, len(rest))]); err != nil || http.NewResponseController(w).Flush() != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Millisecond):
 		}
 	}
 }
