@@ -35,7 +35,23 @@ func search(ctx context.Context, s *subject, w *world, r *report) error {
 			return store.Filter{Codes: store.Codes{Low: 400, High: 499}, WebhookID: p.webhookID}
 		}},
 		{"code 3xx, which none has", func(sample) store.Filter { return store.Filter{Codes: store.Codes{Low: 300, High: 399}} }},
+		{"code 3xx, a webhook", func(p sample) store.Filter {
+			return store.Filter{Codes: store.Codes{Low: 300, High: 399}, WebhookID: p.webhookID}
+		}},
+		{"code 201, which none has", func(sample) store.Filter { return store.Filter{Codes: store.Codes{Low: 201, High: 201}} }},
+		{"code 201, a webhook", func(p sample) store.Filter {
+			return store.Filter{Codes: store.Codes{Low: 201, High: 201}, WebhookID: p.webhookID}
+		}},
 		{"error class timeout", func(sample) store.Filter { return store.Filter{ErrorClass: "timeout"} }},
+		{"error class nobody has", func(sample) store.Filter { return store.Filter{ErrorClass: "blocked_address"} }},
+		{"error class nobody has, a webhook", func(p sample) store.Filter {
+			return store.Filter{ErrorClass: "blocked_address", WebhookID: p.webhookID}
+		}},
+		{"status held, a webhook", func(p sample) store.Filter { return store.Filter{Status: "held", WebhookID: p.webhookID} }},
+		{"status failed, rare type, webhook", func(p sample) store.Filter {
+			return store.Filter{Status: "failed", EventType: "order_16", WebhookID: p.webhookID}
+		}},
+		{"type nobody has, a webhook", func(p sample) store.Filter { return store.Filter{EventType: "none", WebhookID: p.webhookID} }},
 		{"an hour", func(p sample) store.Filter { return store.Filter{From: p.at, To: p.at.Add(time.Hour)} }},
 		{"a day, status failed, type", func(p sample) store.Filter {
 			return store.Filter{From: p.at, To: p.at.Add(24 * time.Hour), Status: "failed", EventType: p.eventType}

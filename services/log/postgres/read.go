@@ -136,6 +136,9 @@ func (r reader) list(ctx context.Context, f store.Filter) ([]store.State, error)
 	var found []store.State
 	for _, span := range spans {
 		query, args := listQuery(f, late, ids, span)
+		if choosesIndex(f) {
+			args = append([]any{pgx.QueryExecModeCacheDescribe}, args...)
+		}
 		states, err := collect(ctx, r, query, args, scanState)
 		if err != nil {
 			return nil, err
@@ -265,7 +268,7 @@ func (r reader) lateness(ctx context.Context, f store.Filter) (late time.Duratio
 
 // conditions are the filter's as SQL, but for the event.
 func conditions(f store.Filter, late time.Duration) (where string, args []any) {
-	all := []string{"shop_id = $1"}
+	all := []string{shopOf(f) + " = $1"}
 	args = []any{store.Key(f.ShopID)}
 	add := func(condition string, value any) {
 		args = append(args, value)
@@ -288,6 +291,8 @@ func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	}
 	if f.Codes.None {
 		all = append(all, "response_code = 0 AND attempts_made > 0")
+	} else if f.Codes.High > 0 && f.Codes.Low == f.Codes.High {
+		add("response_code =", f.Codes.Low)
 	} else if f.Codes.High > 0 {
 		add("response_code >=", f.Codes.Low)
 		add("response_code <=", f.Codes.High)
@@ -304,6 +309,9 @@ func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	if f.Troubled() {
 		all = append(all, "("+troubled+")")
 	}
+	if f.OtherSuccess() {
+		all = append(all, otherSuccess)
+	}
 	low, high := f.Span(late)
 	if low != "" {
 		add("id >=", low)
@@ -314,8 +322,35 @@ func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	return strings.Join(all, " AND "), args
 }
 
-// troubled is the condition of the index deliveries_troubled, word by word.
-const troubled = `status <> 'delivered' OR response_code NOT BETWEEN 200 AND 299 OR error_class <> ''`
+// shopOf is how a query names its shop, which says which indexes can answer it: those of the rows that are few, or else those of
+// shop_id.
+func shopOf(f store.Filter) string {
+	if ofFew(f) {
+		return "shop_id || ''"
+	}
+	return "shop_id"
+}
+
+// ofFew says that a list is found in deliveries_troubled or deliveries_by_success. Left to itself, the planner goes through all
+// deliveries of a shop or a webhook for one that nobody has. A status alone has an index in which no other row is read.
+func ofFew(f store.Filter) bool {
+	byStatus := store.Filter{
+		ShopID: f.ShopID, Status: f.Status, From: f.From, To: f.To, Before: f.Before, Since: f.Since, Limit: f.Limit, Text: f.Text,
+	}
+	return f.OtherSuccess() || f.Troubled() && f != byStatus
+}
+
+// choosesIndex says that the planner has a choice which depends on the values that are looked for, so that it must know them. A
+// prepared statement that is used often it plans without.
+func choosesIndex(f store.Filter) bool {
+	return !ofFew(f) && (f.WebhookID != "" || f.EventType != "" || f.Troubled())
+}
+
+// The conditions of the indexes deliveries_troubled and deliveries_by_success, word by word.
+const (
+	troubled     = `status <> 'delivered' OR response_code NOT BETWEEN 200 AND 299 OR error_class <> ''`
+	otherSuccess = `response_code > 200 AND response_code < 300`
+)
 
 // reader reads within one snapshot, so that what a caller sees fits together while batches are written.
 type reader struct{ tx pgx.Tx }

@@ -165,6 +165,8 @@ func index(f store.Filter) string {
 	switch {
 	case f.Troubled():
 		return "deliveries_troubled"
+	case f.OtherSuccess():
+		return "deliveries_by_success"
 	case f.WebhookID != "":
 		return "deliveries_by_webhook"
 	default:
@@ -172,8 +174,11 @@ func index(f store.Filter) string {
 	}
 }
 
-// troubled is the condition of the index deliveries_troubled, word by word.
-const troubled = `status <> 'delivered' OR response_code NOT BETWEEN 200 AND 299 OR error_class <> ''`
+// The conditions of the indexes deliveries_troubled and deliveries_by_success, word by word.
+const (
+	troubled     = `status <> 'delivered' OR response_code NOT BETWEEN 200 AND 299 OR error_class <> ''`
+	otherSuccess = `response_code > 200 AND response_code < 300`
+)
 
 // lateness is what Filter.Span needs to know.
 func (r reader) lateness(ctx context.Context, f store.Filter) (time.Duration, error) {
@@ -233,6 +238,8 @@ func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	}
 	if f.Codes.None {
 		add("response_code = 0 AND attempts_made > 0")
+	} else if f.Codes.High > 0 && f.Codes.Low == f.Codes.High {
+		add("response_code = ?", f.Codes.Low)
 	} else if f.Codes.High > 0 {
 		add("response_code BETWEEN ? AND ?", f.Codes.Low, f.Codes.High)
 	}
@@ -244,6 +251,9 @@ func conditions(f store.Filter, late time.Duration) (where string, args []any) {
 	}
 	if f.Troubled() {
 		add("(" + troubled + ")")
+	}
+	if f.OtherSuccess() {
+		add(otherSuccess)
 	}
 	low, high := f.Span(late)
 	if low != "" {

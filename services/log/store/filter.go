@@ -40,6 +40,12 @@ func (f Filter) Troubled() bool {
 		f.ErrorClass != ""
 }
 
+// OtherSuccess says that the filter chooses only deliveries of one code from 201 to 299 that may be simply delivered. Stores have
+// an index of these: where most receivers answer 200, they are few.
+func (f Filter) OtherSuccess() bool {
+	return f.Codes.Low == f.Codes.High && f.Codes.Low > 200 && f.Codes.High < 300 && !f.Troubled()
+}
+
 // Span is between which ids the filter's deliveries lie: from low on, and less than high, where they are not empty.
 // It spares a database reading what is older or newer; the exact times are still to be compared. late is the longest time
 // between an event and its matching among deliveries created between From and To, as the store remembers it.

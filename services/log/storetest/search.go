@@ -28,7 +28,7 @@ func filters(t *testing.T, s bundle) {
 	outcomes := []struct {
 		status string
 		code   int32
-	}{{"delivered", 200}, {"failed", 404}, {"failed", 410}, {"retrying", 0}, {"held", 503}, {"pending", 0}}
+	}{{"delivered", 200}, {"failed", 404}, {"failed", 410}, {"retrying", 0}, {"held", 503}, {"pending", 0}, {"delivered", 202}}
 	var all []delivery
 	for i := range 48 {
 		o := outcomes[i%len(outcomes)]
@@ -89,7 +89,8 @@ func combinations() func(yield func(store.Filter) bool) {
 		{
 			nothing, func(f *store.Filter) { f.Codes = store.Codes{Low: 404, High: 404} },
 			func(f *store.Filter) { f.Codes = store.Codes{Low: 400, High: 499} },
-			func(f *store.Filter) { f.Codes = store.Codes{Low: 200, High: 299} }, func(f *store.Filter) { f.Codes.None = true },
+			func(f *store.Filter) { f.Codes = store.Codes{Low: 200, High: 299} },
+			func(f *store.Filter) { f.Codes = store.Codes{Low: 202, High: 202} }, func(f *store.Filter) { f.Codes.None = true },
 		},
 		{nothing, func(f *store.Filter) { f.ErrorClass = "http_status" }, func(f *store.Filter) { f.ErrorClass = "dns" }},
 		{nothing, func(f *store.Filter) { f.From = noon.Add(10 * time.Minute) }},
