@@ -62,11 +62,22 @@ func (c Config) options() contract.Options {
 	return contract.Options{Replicas: c.Replicas, KeepEvents: c.KeepEvents, KeepOutcomes: c.KeepOutcomes, DuplicateWindow: c.DuplicateWindow}
 }
 
-// Bus is a connection to NATS JetStream. It may be used at once. Close it when all who use it are gone.
+// Bus is the way to NATS JetStream. It may be used at once. Close it when all who use it are gone.
 type Bus struct {
 	conn *nats.Conn
 	js   jetstream.JetStream
 	log  *slog.Logger
+
+	aside *Bus // see Aside; nil: it is that
+}
+
+// Aside is the same bus by a connection of its own, for work that nobody waits for and that comes in bulk: a connection carries one
+// message after the other, and what somebody waits for would stand behind thousands. It is closed with the bus.
+func (b *Bus) Aside() *Bus {
+	if b.aside == nil {
+		return b
+	}
+	return b.aside
 }
 
 // maxPending is how many publishes may wait for their acks at once over one connection.
@@ -99,7 +110,23 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger, options ...nats.
 			log.WarnContext(ctx, "bus error", slog.Any("error", err), slog.String("subject", subject))
 		}),
 	}, options...)
-	conn, err := dial(ctx, cfg.URL, log, options)
+	b, err := open(ctx, cfg.URL, log, options)
+	if err != nil {
+		return nil, err
+	}
+	if b.aside, err = open(ctx, cfg.URL, log, append(options, nats.Name("shopbell aside"))); err != nil {
+		b.conn.Close()
+		return nil, err
+	}
+	if err := b.ensure(ctx, cfg.options()); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func open(ctx context.Context, url string, log *slog.Logger, options []nats.Option) (*Bus, error) {
+	conn, err := dial(ctx, url, log, options)
 	if err != nil {
 		return nil, err
 	}
@@ -108,12 +135,7 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger, options ...nats.
 		conn.Close()
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	b := &Bus{conn: conn, js: js, log: log}
-	if err := b.ensure(ctx, cfg.options()); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return b, nil
+	return &Bus{conn: conn, js: js, log: log}, nil
 }
 
 func dial(ctx context.Context, url string, log *slog.Logger, options []nats.Option) (*nats.Conn, error) {
@@ -212,8 +234,11 @@ func (b *Bus) Stream(ctx context.Context, name string) (jetstream.Stream, error)
 	return s, nil
 }
 
-// Close sends what is still to be sent and closes the connection.
+// Close sends what is still to be sent and closes the connections.
 func (b *Bus) Close() {
+	if b.aside != nil {
+		b.aside.Close()
+	}
 	if b.conn.IsConnected() {
 		if err := b.conn.FlushTimeout(2 * time.Second); err != nil {
 			b.log.Warn("bus closed with messages unsent", slog.Any("error", err))

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/event"
 	"shopbell.dev/pkg/fault"
@@ -22,7 +23,7 @@ func (in *Ingest) Publish(ctx context.Context, req *ingestv1.PublishRequest) (*i
 	if err != nil {
 		return nil, err
 	}
-	taken, err := in.publish(ctx, p, in.env.Bus.PublishBatch)
+	taken, err := in.publish(ctx, p, (*bus.Bus).PublishBatch)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +36,7 @@ func (in *Ingest) PublishBatch(ctx context.Context, req *ingestv1.PublishBatchRe
 	if err != nil {
 		return nil, err
 	}
-	taken, err := in.publish(ctx, p, in.env.Bus.PublishBatch)
+	taken, err := in.publish(ctx, p, (*bus.Bus).PublishBatch)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +126,7 @@ func (in *Ingest) answer(s stream, reqs []*ingestv1.PublishStreamRequest) error 
 		all.add(p)
 		place = append(place, i)
 	}
-	taken, err := in.publish(ctx, &all, in.env.Bus.PublishAcks)
+	taken, err := in.publish(ctx, &all, (*bus.Bus).PublishAcks)
 	for n, i := range place {
 		if err != nil {
 			answers[i] = in.refusal(ctx, err)

@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
+	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/event"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/key"
@@ -45,7 +46,7 @@ func (in *Ingest) publishHTTP(w http.ResponseWriter, r *http.Request) {
 		in.env.Fail(w, r, err)
 		return
 	}
-	taken, err := in.publish(ctx, p, in.env.Bus.PublishBatch)
+	taken, err := in.publish(ctx, p, (*bus.Bus).PublishBatch)
 	if err != nil {
 		in.env.Fail(w, r, err)
 		return

@@ -120,13 +120,14 @@ type parcel struct {
 	answers []*ingestv1.Accepted
 	msgs    []*nats.Msg
 	place   []int // of each message's answer
+	bulk    bool  // they are a burst
 }
 
 func (p *parcel) add(more *parcel) {
 	for _, at := range more.place {
 		p.place = append(p.place, at+len(p.answers))
 	}
-	p.answers, p.msgs = append(p.answers, more.answers...), append(p.msgs, more.msgs...)
+	p.answers, p.msgs, p.bulk = append(p.answers, more.answers...), append(p.msgs, more.msgs...), p.bulk || more.bulk
 }
 
 // pack makes the messages of events whose fields are checked, and says what does not fit the shop, or comes faster than the
@@ -147,7 +148,7 @@ func (in *Ingest) pack(ctx context.Context, shopID string, events []contract.Eve
 		attribute.String("shop_id", shopID), attribute.Int("events", len(events))))
 	defer span.End()
 	bulk := in.hot.take(shopID, len(events), time.Now())
-	p := &parcel{}
+	p := &parcel{bulk: bulk}
 	first := make(map[string]bool, len(events))
 	for i := range events {
 		e := &events[i]
@@ -174,14 +175,18 @@ func tooFast(k *key.Key, wait time.Duration) error {
 
 // publish puts a parcel onto the bus and returns once it is stored, with the answers in the events' order. Errors are
 // for the publisher.
-func (in *Ingest) publish(ctx context.Context, p *parcel, put func(context.Context, ...*nats.Msg) ([]bus.Ack, error)) ([]*ingestv1.Accepted, error) {
+func (in *Ingest) publish(ctx context.Context, p *parcel, put func(*bus.Bus, context.Context, ...*nats.Msg) ([]bus.Ack, error)) ([]*ingestv1.Accepted, error) {
 	if len(p.msgs) == 0 {
 		return p.answers, nil
 	}
 	begun := time.Now()
 	bound, cancel := context.WithTimeoutCause(ctx, in.cfg.Timeout, errTooSlow)
 	defer cancel()
-	acks, err := put(bound, p.msgs...)
+	by := in.env.Bus
+	if p.bulk {
+		by = by.Aside()
+	}
+	acks, err := put(by, bound, p.msgs...)
 	in.storing.Observe(time.Since(begun).Seconds())
 	if err != nil {
 		if ctx.Err() != nil {

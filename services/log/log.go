@@ -110,6 +110,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	env.Bus = env.Bus.Aside() // the log follows: nothing of it is to stand before what is being delivered
 	webhooks, err := webhook.Open(ctx, env.Bus, env.Profiles, env.Log)
 	if err != nil {
 		return nil, err

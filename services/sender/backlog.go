@@ -234,7 +234,7 @@ func (b *backlog) step(ctx context.Context, e entry) (wait time.Duration, more b
 
 // leaveEmpty lets the lane go, unless something is held after all.
 func (b *backlog) leaveEmpty(ctx context.Context, e entry) (time.Duration, bool, error) {
-	last, err := b.s.env.Bus.Last(ctx, contract.Held, contract.HeldSubject(b.webhookID))
+	last, err := b.s.behind.Last(ctx, contract.Held, contract.HeldSubject(b.webhookID))
 	if err != nil {
 		return 0, true, err
 	}
@@ -379,9 +379,9 @@ func (b *backlog) gone(h *waiting) {
 func (b *backlog) finished(ctx context.Context, j *job, r result, err error) {
 	h := j.held
 	if err == nil && !r.stays {
-		err = b.s.env.Bus.Remove(ctx, contract.Held, h.sequence)
+		err = b.s.behind.Remove(ctx, contract.Held, h.sequence)
 		if err == nil && h.tries.attempt > 1 {
-			_, err = b.s.env.Bus.RemoveAll(ctx, contract.Held, contract.TriesSubject(b.webhookID, j.d.ID))
+			_, err = b.s.behind.RemoveAll(ctx, contract.Held, contract.TriesSubject(b.webhookID, j.d.ID))
 		}
 	}
 	if err != nil && ctx.Err() == nil {

@@ -77,7 +77,7 @@ func (b *backlog) grantAll(ctx context.Context) error {
 		if later[id] {
 			continue
 		}
-		if err := b.s.env.Bus.Remove(ctx, contract.Held, asked.sequence); err != nil {
+		if err := b.s.behind.Remove(ctx, contract.Held, asked.sequence); err != nil {
 			return err
 		}
 	}
@@ -93,7 +93,7 @@ type wish struct {
 // eachHeld gives what lies on a subject in HELD, in order, until there is no more or do says so.
 func (s *Sender) eachHeld(ctx context.Context, subject string, do func(bus.Stored) (more bool, err error)) error {
 	for next, more := uint64(1), true; more; {
-		batch, left, err := s.env.Bus.List(ctx, contract.Held, subject, next, readAtOnce, readBytes)
+		batch, left, err := s.behind.List(ctx, contract.Held, subject, next, readAtOnce, readBytes)
 		if err != nil {
 			return err
 		}
@@ -110,10 +110,10 @@ func (s *Sender) eachHeld(ctx context.Context, subject string, do func(bus.Store
 
 // removeHeld takes a delivery out of HELD, with what is noted of its attempts.
 func (s *Sender) removeHeld(ctx context.Context, sequence uint64, d *contract.Delivery) error {
-	if err := s.env.Bus.Remove(ctx, contract.Held, sequence); err != nil {
+	if err := s.behind.Remove(ctx, contract.Held, sequence); err != nil {
 		return err
 	}
-	_, err := s.env.Bus.RemoveAll(ctx, contract.Held, contract.TriesSubject(d.WebhookID, d.ID))
+	_, err := s.behind.RemoveAll(ctx, contract.Held, contract.TriesSubject(d.WebhookID, d.ID))
 	return err
 }
 

@@ -97,7 +97,7 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 	bound, cancel := context.WithTimeout(ctx, publishTimeout)
 	told, err := record.Messages(records...)
 	if err == nil {
-		err = s.env.Bus.Publish(bound, append(told, msgs...)...)
+		err = s.behind.Publish(bound, append(told, msgs...)...)
 	}
 	cancel()
 	for _, what := range batch {
@@ -134,7 +134,7 @@ func (s *Sender) callBack(ctx context.Context, jobs []*job) {
 func (s *Sender) callOneBack(ctx context.Context, j *job) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	deliveries, err := s.env.Bus.Stream(ctx, contract.Deliveries)
+	deliveries, err := s.behind.Stream(ctx, contract.Deliveries)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func (s *Sender) callOneBack(ctx context.Context, j *job) error {
 	d.Due = due
 	m := d.InsteadOf(timer.Sequence, time.Now())
 	bus.Inject(bus.Extract(ctx, j.header), m)
-	return s.env.Bus.Publish(ctx, m)
+	return s.behind.Publish(ctx, m)
 }
 
 // holdOff has a delivery held because its webhook is off, by the revision that says so: whoever switches it on before the bus
@@ -288,7 +288,7 @@ func (s *Sender) discard(ctx context.Context, webhookID, reason string, which fu
 	for next, more := uint64(1), true; more; {
 		var batch []bus.Stored
 		var err error
-		if batch, more, err = s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(webhookID), next, heldAtOnce, readBytes); err != nil {
+		if batch, more, err = s.behind.List(ctx, contract.Held, contract.HeldSubject(webhookID), next, heldAtOnce, readBytes); err != nil {
 			return err
 		}
 		var records []*busv1.Record
@@ -310,7 +310,7 @@ func (s *Sender) discard(ctx context.Context, webhookID, reason string, which fu
 			return err
 		}
 		for _, raw := range batch {
-			if err := s.env.Bus.Remove(ctx, contract.Held, raw.Sequence); err != nil {
+			if err := s.behind.Remove(ctx, contract.Held, raw.Sequence); err != nil {
 				return err
 			}
 		}
@@ -318,7 +318,7 @@ func (s *Sender) discard(ctx context.Context, webhookID, reason string, which fu
 			if !tried[id] {
 				continue
 			}
-			if _, err := s.env.Bus.RemoveAll(ctx, contract.Held, contract.TriesSubject(webhookID, id)); err != nil {
+			if _, err := s.behind.RemoveAll(ctx, contract.Held, contract.TriesSubject(webhookID, id)); err != nil {
 				return err
 			}
 		}

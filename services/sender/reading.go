@@ -42,7 +42,7 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 		floor := uint64(0)
 		if ordered { // asked before it is read: what is held of all events up to it is there
 			var err error
-			if floor, err = b.s.floor.of(ctx, b.s.env.Bus, b.shop); err != nil {
+			if floor, err = b.s.floor.of(ctx, b.s.behind, b.shop); err != nil {
 				b.hint()
 				return err
 			}
@@ -50,7 +50,7 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 				return nil
 			}
 		}
-		batch, more, err := b.s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), b.next, min(room, readAtOnce), readBytes)
+		batch, more, err := b.s.behind.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), b.next, min(room, readAtOnce), readBytes)
 		if err != nil {
 			b.hint()
 			return err
@@ -64,7 +64,7 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 		}
 		b.mu.Unlock()
 		for _, at := range unreadable { // else the lane would never be empty
-			if err := b.s.env.Bus.Remove(ctx, contract.Held, at); err != nil {
+			if err := b.s.behind.Remove(ctx, contract.Held, at); err != nil {
 				return err
 			}
 		}
@@ -84,7 +84,7 @@ func (b *backlog) readTries(ctx context.Context) error {
 	for next, more := uint64(1), true; more; {
 		var batch []bus.Stored
 		var err error
-		if batch, more, err = b.s.env.Bus.List(ctx, contract.Held, contract.TriesSubjects(b.webhookID), next, readAtOnce, readBytes); err != nil {
+		if batch, more, err = b.s.behind.List(ctx, contract.Held, contract.TriesSubjects(b.webhookID), next, readAtOnce, readBytes); err != nil {
 			return err
 		}
 		for _, raw := range batch {
@@ -176,7 +176,7 @@ func (b *backlog) park(h *waiting) {
 func (b *backlog) fetch(h *waiting, w *webhook.Webhook) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
 	defer cancel()
-	batch, _, err := b.s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), h.sequence, fetchAtOnce, readBytes)
+	batch, _, err := b.s.behind.List(ctx, contract.Held, contract.HeldSubject(b.webhookID), h.sequence, fetchAtOnce, readBytes)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, raw := range batch {

@@ -76,6 +76,7 @@ type Sender struct {
 	senderv1.UnimplementedSenderServiceServer
 	cfg      Config
 	env      *run.Env
+	behind   *bus.Bus // for bursts and what is held: behind what goes straight through
 	webhooks *webhook.Directory
 	shops    *shop.Directory
 	client   *client
@@ -118,7 +119,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		return nil, err
 	}
 	s := &Sender{
-		cfg: cfg, env: env, webhooks: webhooks, shops: shops, agent: "Shopbell/" + env.Version,
+		cfg: cfg, env: env, behind: env.Bus.Aside(), webhooks: webhooks, shops: shops, agent: "Shopbell/" + env.Version,
 		client: client,
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shopbell_attempts_total", Help: "Attempts, by what was decided (delivered, retrying, failed, held) and, if they failed, by why.",
@@ -231,7 +232,7 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 		s.take(hard, m)
 	}
 	consuming, consume := errgroup.WithContext(work)
-	consuming.Go(func() error { return s.env.Bus.Consume(consume, contract.BulkSender, burstsAhead, take) })
+	consuming.Go(func() error { return s.behind.Consume(consume, contract.BulkSender, burstsAhead, take) })
 	consuming.Go(func() error { return s.env.Bus.Consume(consume, contract.Sender, ahead, take) })
 	err := consuming.Wait()
 	finished := make(chan struct{})

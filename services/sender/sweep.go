@@ -64,7 +64,7 @@ func (s *Sender) heardWish(ctx context.Context, subject string, h nats.Header) {
 // stored waits a moment until what was heard of is in HELD.
 func (s *Sender) stored(ctx context.Context, subject string) bool {
 	for range 20 {
-		if at, err := s.env.Bus.Last(ctx, contract.Held, subject); err != nil || at > 0 {
+		if at, err := s.behind.Last(ctx, contract.Held, subject); err != nil || at > 0 {
 			return err == nil
 		}
 		select {
@@ -156,7 +156,7 @@ func (s *Sender) adopt(ctx context.Context) {
 
 // findOwners finds owners for what is held without one. All is false when it is to be looked again soon.
 func (s *Sender) findOwners(ctx context.Context) (all bool, err error) {
-	stream, err := s.env.Bus.Stream(ctx, contract.Held)
+	stream, err := s.behind.Stream(ctx, contract.Held)
 	if err != nil {
 		return false, err
 	}
@@ -200,7 +200,7 @@ func (s *Sender) findOwner(ctx context.Context, webhookID string, since time.Dur
 	if _, held := s.register.lane(webhookID); held {
 		return true, nil
 	}
-	batch, _, err := s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(webhookID), 1, 1, readBytes)
+	batch, _, err := s.behind.List(ctx, contract.Held, contract.HeldSubject(webhookID), 1, 1, readBytes)
 	if err != nil || len(batch) == 0 {
 		return true, err
 	}

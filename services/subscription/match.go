@@ -41,9 +41,14 @@ func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook
 // again.
 const publishTimeout = 15 * time.Second
 
+// decideBy gives decide that publishes by this connection.
+func (s *Subscription) decideBy(to *bus.Bus) func(context.Context, []bus.Message) error {
+	return func(ctx context.Context, batch []bus.Message) error { return s.decide(ctx, to, batch) }
+}
+
 // decide matches a batch of events: it publishes a delivery for each webhook that wants one, and a record of each
 // decision.
-func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
+func (s *Subscription) decide(ctx context.Context, to *bus.Bus, batch []bus.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	var all decided
@@ -70,7 +75,7 @@ func (s *Subscription) decide(ctx context.Context, batch []bus.Message) error {
 	if err != nil {
 		return err
 	}
-	if err := s.env.Bus.Publish(ctx, append(all.deliveries, msgs...)...); err != nil {
+	if err := to.Publish(ctx, append(all.deliveries, msgs...)...); err != nil {
 		return err
 	}
 	s.decided.Add(float64(len(batch)))

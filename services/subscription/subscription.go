@@ -130,11 +130,12 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 	how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
 	bursts := how
 	bursts.Size, bursts.Rest = min(how.Size, burstsAtOnce), s.yield
-	work.Go(func() error { return s.env.Bus.Batches(ctx, contract.BulkMatcher, bursts, s.decide) })
+	work.Go(func() error { return s.env.Bus.Aside().Batches(ctx, contract.BulkMatcher, bursts, s.decideBy(s.env.Bus.Aside())) })
+	decide := s.decideBy(s.env.Bus)
 	work.Go(func() error {
 		return s.env.Bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
 			s.single.Store(time.Now().UnixNano())
-			return s.decide(ctx, batch)
+			return decide(ctx, batch)
 		})
 	})
 	work.Go(func() error {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -233,8 +234,10 @@ func (w *writer) merge(ctx context.Context, stored, d store.State) error {
 	return err
 }
 
-// exec says whether a row was made or changed.
+// exec says whether a row was made or changed. It lets others have the processor first: a transaction of thousands of rows would
+// keep it for ten milliseconds at a time, which those who deliver wait for.
 func (w writer) exec(ctx context.Context, stmt *sql.Stmt, args ...any) (done bool, err error) {
+	runtime.Gosched()
 	result, err := stmt.ExecContext(ctx, args...)
 	if err != nil {
 		return false, err
