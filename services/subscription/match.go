@@ -41,14 +41,9 @@ func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook
 // again.
 const publishTimeout = 15 * time.Second
 
-// decideBy gives decide that publishes by this connection.
-func (s *Subscription) decideBy(to *bus.Bus) func(context.Context, []bus.Message) error {
-	return func(ctx context.Context, batch []bus.Message) error { return s.decide(ctx, to, batch) }
-}
-
 // decide matches a batch of events: it publishes a delivery for each webhook that wants one, and a record of each
-// decision.
-func (s *Subscription) decide(ctx context.Context, to *bus.Bus, batch []bus.Message) error {
+// decision, by this connection. Late is how long ago the oldest of them was accepted.
+func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) (late time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	var all decided
@@ -65,22 +60,25 @@ func (s *Subscription) decide(ctx context.Context, to *bus.Bus, batch []bus.Mess
 		}
 		meta, err := m.Metadata()
 		if err != nil {
-			return fmt.Errorf("place of event %s among all: %w", e.ID, err)
+			return 0, fmt.Errorf("place of event %s among all: %w", e.ID, err)
 		}
 		if err := s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	msgs, err := record.Messages(all.records...)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := to.Publish(ctx, append(all.deliveries, msgs...)...); err != nil {
-		return err
+	if err := by.Publish(ctx, append(all.deliveries, msgs...)...); err != nil {
+		return 0, err
 	}
 	s.decided.Add(float64(len(batch)))
-	s.lag.Observe(time.Since(oldest).Seconds())
-	return nil
+	if !oldest.IsZero() {
+		late = time.Since(oldest)
+	}
+	s.lag.Observe(late.Seconds())
+	return late, nil
 }
 
 // decided is what is to be published for a batch of events.

@@ -56,7 +56,7 @@ type Subscription struct {
 	settings jetstream.KeyValue // of shops
 	keys     jetstream.KeyValue // of shops
 
-	single atomic.Int64 // when a single event was last matched, in ns since 1970
+	traffic traffic
 
 	matched    prometheus.Counter
 	passedOver prometheus.Counter
@@ -70,20 +70,30 @@ const (
 	// burstsAtOnce is how many events of bursts are matched together at most: what they make comes before what a single event
 	// makes that is matched a moment later.
 	burstsAtOnce = 64
-	// burstShare is which part of one worker's time bursts have beside single events. All that an event costs behind its matching,
-	// up to its place in the log, comes at the pace at which it is matched.
+	// burstShare is which part of one worker's time bursts have beside single events, as long as they are not late. All that an
+	// event costs behind its matching, up to its place in the log, comes at the pace at which it is matched.
 	burstShare = 0.2
-	// single events count as there for so long.
+	// burstLate is how late bursts may become for the sake of single events. Then they have all the time that there is.
+	burstLate = 100 * time.Millisecond
+	// lately is for how long single events count as there.
 	lately = time.Second
 )
 
-// yield is how long a worker that has matched events of bursts rests, so that they are spread over time and leave room
-// between them for single events. Where there are none it does not.
-func (s *Subscription) yield(took time.Duration) time.Duration {
-	if time.Since(time.Unix(0, s.single.Load())) > lately {
+// traffic is what is known of the events that come. Its zero value is ready.
+type traffic struct {
+	single    atomic.Int64 // when a single event was last matched, in ns since 1970
+	burstLate atomic.Int64 // how long after its acceptance an event of a burst was last matched, in ns
+}
+
+// rest is how long a worker rests that has matched events of bursts, so that they are spread over time and leave room between
+// them for single events. Where there are none it does not.
+func (t *traffic) rest(workers int, took time.Duration, now time.Time) time.Duration {
+	late := time.Duration(t.burstLate.Load())
+	if now.Sub(time.Unix(0, t.single.Load())) > lately || late >= burstLate {
 		return 0
 	}
-	return time.Duration(float64(took) * (float64(s.cfg.Workers)/burstShare - 1))
+	patience := 1 - float64(late)/float64(burstLate)
+	return time.Duration(float64(took) * (float64(workers)/burstShare - 1) * patience)
 }
 
 // New makes the room and mounts it on the process's gRPC server.
@@ -129,13 +139,21 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 	work, ctx := errgroup.WithContext(ctx)
 	how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
 	bursts := how
-	bursts.Size, bursts.Rest = min(how.Size, burstsAtOnce), s.yield
-	work.Go(func() error { return s.env.Bus.Aside().Batches(ctx, contract.BulkMatcher, bursts, s.decideBy(s.env.Bus.Aside())) })
-	decide := s.decideBy(s.env.Bus)
+	bursts.Size = min(how.Size, burstsAtOnce)
+	bursts.Rest = func(took time.Duration) time.Duration { return s.traffic.rest(how.Workers, took, time.Now()) }
+	work.Go(func() error {
+		aside := s.env.Bus.Aside()
+		return aside.Batches(ctx, contract.BulkMatcher, bursts, func(ctx context.Context, batch []bus.Message) error {
+			late, err := s.decide(ctx, aside, batch)
+			s.traffic.burstLate.Store(int64(late))
+			return err
+		})
+	})
 	work.Go(func() error {
 		return s.env.Bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
-			s.single.Store(time.Now().UnixNano())
-			return decide(ctx, batch)
+			s.traffic.single.Store(time.Now().UnixNano())
+			_, err := s.decide(ctx, s.env.Bus, batch)
+			return err
 		})
 	})
 	work.Go(func() error {
