@@ -117,7 +117,12 @@ func filled(b *testing.B, on *bus.Bus) (d *webhook.Directory, stop func()) {
 		cancel()
 		b.Fatalf("follow ended: %v", err)
 	}
-	return d, func() { cancel(); <-done }
+	return d, func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Errorf("follow ended: %v", err)
+		}
+	}
 }
 
 // living is the heap without what nobody holds any more.

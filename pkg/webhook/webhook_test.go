@@ -146,8 +146,11 @@ func TestWebhook_KeepsItsWholeState(t *testing.T) {
 	header, key := w.APIKey()
 	got := []any{w.ID, w.ShopID, w.Label, w.URL, w.Events, w.Status, w.DisabledReason, w.OffByReceiver, w.OwnHeaders, w.APIKeyID, header, key}
 	want := []any{
-		"wh_1", "demo", "paid", "https://example.com/hooks", []string{"paid", "refunded"}, webhook.Enabled, "it answered 410", true,
-		map[string]string{"X-Env": "prod", "Authorization": "Bearer demo"}, "key_default", "X-Api-Key", "sbk_text",
+		"wh_1", "demo", "paid", "https://example.com/hooks",
+		[]string{"paid", "refunded"},
+		webhook.Enabled, "it answered 410", true,
+		map[string]string{"X-Env": "prod", "Authorization": "Bearer demo"},
+		"key_default", "X-Api-Key", "sbk_text",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("its parts (-want +got):\n%s", diff)

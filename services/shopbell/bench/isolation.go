@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,11 +23,11 @@ type trial struct {
 	name string
 	// webhooks are the manners of the receivers, by number; only those that are well are measured.
 	webhooks []manner
-	policy   string                          // of all webhooks, as JSON
-	rates    []rate                          // what is published
-	at       map[time.Duration]func(s *site) // what changes while it runs
-	before   int                             // events that are held for each bad receiver when it begins
-	settle   time.Duration                   // how long after the load what it left is waited for
+	policy   string                   // of all webhooks, as JSON
+	rates    []rate                   // what is published
+	at       map[time.Duration]string // what the bad receivers are told while it runs
+	before   int                      // events that are held for each bad receiver when it begins
+	settle   time.Duration            // how long after the load what it left is waited for
 }
 
 // rate is events published to the webhooks from first on, one after the other, so many a second.
@@ -41,15 +42,13 @@ type rate struct {
 func isolation(args []string) (err error) {
 	flags := flag.NewFlagSet(scenarios, flag.ContinueOnError)
 	shopbell := flags.String("shopbell", "bin/shopbell", "the program under test")
-	length := flags.Duration("length", time.Minute, "length of each load")
+	size := extentFlags(flags)
 	only := flags.String("only", "", "the scenarios to run, such as 1,5; all when empty")
-	hooks := flags.Int("webhooks", 20_000, "number of webhooks of scenario 2")
-	before := flags.Int("waiting", 50_000, "number of deliveries that wait for each bad receiver of scenario 3, in thousands")
 	profile := flags.String("cpuprofile", "", "run serve beside a profiler; it writes FILE-run-1-row-1.pb.gz, FILE-run-1-row-1-allocs.pb.gz and so on")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || *length < 5*time.Second || *hooks < 100 || *before < 1000 {
+	if flags.NArg() > 0 || size.length < 5*time.Second || size.hooks < 100 || size.before < 1000 {
 		return fmt.Errorf("%q: nothing but flags is taken, -length from 5s, -webhooks from 100, -waiting from 1000", args)
 	}
 	if _, err := exec.LookPath(*shopbell); err != nil {
@@ -68,15 +67,15 @@ func isolation(args []string) (err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
-	lab := &lab{program: *shopbell, profile: *profile, dir: dir, length: *length}
+	lab := &lab{program: *shopbell, profile: *profile, dir: dir, length: size.length}
 	wanted := func(n int) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), fmt.Sprint(n)) }
-	fmt.Printf("Loads of %s, each beside the same without the receivers that are not well.\n\n", *length)
+	fmt.Printf("Loads of %s, each beside the same without the receivers that are not well.\n\n", size.length)
 	fmt.Printf("%-64s %9s %9s %9s %9s %10s %7s %9s %9s\n", "", "healthy/s", "p50", "p99", "p99.9", "at the bad", "CPU", "peak", "at end")
-	for i, t := range trials(*hooks, *before, *length) {
+	for i, t := range trials(*size) {
 		if !wanted(i + 1) {
 			continue
 		}
-		if err := lab.compare(ctx, i+1, t); err != nil {
+		if err := lab.compare(ctx, i+1, t, size.args()); err != nil {
 			return fmt.Errorf("scenario %d: %w", i+1, err)
 		}
 	}
@@ -93,10 +92,28 @@ func isolation(args []string) (err error) {
 	return nil
 }
 
+// extent is how large the scenarios are.
+type extent struct {
+	length        time.Duration
+	hooks, before int
+}
+
+func extentFlags(flags *flag.FlagSet) *extent {
+	s := &extent{}
+	flags.DurationVar(&s.length, "length", time.Minute, "length of each load")
+	flags.IntVar(&s.hooks, "webhooks", 20_000, "number of webhooks of scenario 2")
+	flags.IntVar(&s.before, "waiting", 50_000, "number of deliveries that wait for each bad receiver of scenario 3, in thousands")
+	return s
+}
+
+func (s *extent) args() []string {
+	return []string{"-length", s.length.String(), "-webhooks", strconv.Itoa(s.hooks), "-waiting", strconv.Itoa(s.before)}
+}
+
 // trials are scenarios 1 to 4.
-func trials(hooks, before int, length time.Duration) []trial {
+func trials(size extent) []trial {
 	many := func(n int, m manner) []manner { return slices.Repeat([]manner{m}, n) }
-	half := hooks / 2
+	hooks, half := size.hooks, size.hooks/2
 	return []trial{
 		{
 			name: "100 webhooks, 20 hang, 100 events/s", webhooks: slices.Concat(many(80, well), many(20, hangs)),
@@ -106,18 +123,13 @@ func trials(hooks, before int, length time.Duration) []trial {
 			name:     fmt.Sprintf("%d webhooks, half of them dead or hanging, 1,000 events/s, then well", hooks),
 			webhooks: slices.Concat(many(half, well), many(half/2, dead), many(half-half/2, hangs)),
 			policy:   `{"timeout":"5s"}`, rates: []rate{{webhooks: half, perSecond: 500}, {first: half, webhooks: half, perSecond: 500, bad: true}},
-			at: map[time.Duration]func(*site){0: (*site).die, length: func(s *site) {
-				for i := range s.manners {
-					s.manners[i].Store(well)
-				}
-				_ = s.live(context.Background()) // if it fails, the table says so
-			}},
+			at:     map[time.Duration]string{0: tellDie, size.length: tellMend},
 			settle: 30 * time.Second,
 		},
 		{
-			name:     fmt.Sprintf("tarpit, gzip bomb, black hole, one that cuts: %d held each, beside 1,000", before),
+			name:     fmt.Sprintf("tarpit, gzip bomb, black hole, one that cuts: %d held each, beside 1,000", size.before),
 			webhooks: slices.Concat(many(1000, well), []manner{drips, bomb, silent, cuts}),
-			policy:   `{"timeout":"5s"}`, rates: []rate{{webhooks: 1000, perSecond: 200}}, before: before,
+			policy:   `{"timeout":"5s"}`, rates: []rate{{webhooks: 1000, perSecond: 200}}, before: size.before,
 		},
 		{
 			name: "one at 50 ms per answer with 2,000 events/s, beside others at 200 events/s", webhooks: slices.Concat(many(20, well), []manner{slow}),
@@ -134,13 +146,13 @@ type lab struct {
 }
 
 // compare runs a trial without its bad receivers and with them.
-func (l *lab) compare(ctx context.Context, number int, t trial) error {
+func (l *lab) compare(ctx context.Context, number int, t trial, args []string) error {
 	for _, bad := range []bool{false, true} {
 		title := fmt.Sprintf("%d. %s", number, t.name)
 		if !bad {
 			title = fmt.Sprintf("%d. without the bad", number)
 		}
-		if err := l.run(ctx, title, t, bad); err != nil {
+		if err := l.run(ctx, title, number, t, bad, args); err != nil {
 			return err
 		}
 	}
@@ -180,16 +192,20 @@ func shop(bad bool) string {
 
 func typeOf(webhook int) string { return fmt.Sprintf("to.%d", webhook) }
 
-// register makes the webhooks: each wants the events of a type of its own.
-func register(ctx context.Context, s *serve, where *site, manners []manner, policy string) error {
+// register makes the webhooks: each wants the events of a type of its own. Those that are not well live at another site.
+func register(ctx context.Context, s *serve, good, bad *site, manners []manner, policy string) error {
 	return inParallel(ctx, len(manners), 16, func(ctx context.Context, i int) error {
+		where := good
+		if manners[i] != well {
+			where = bad
+		}
 		_, err := where.register(ctx, s.url, shop(manners[i] != well), i, manners[i], policy)
 		return err
 	})
 }
 
 // run runs a trial once and prints its line.
-func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
+func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bool, args []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, where, err := l.open(ctx, len(t.webhooks))
@@ -197,12 +213,16 @@ func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
 		return err
 	}
 	defer s.kill()
-	if err := register(ctx, s, where, t.webhooks, t.policy); err != nil {
+	n, others, err := startNeighbour(ctx, number, args, s.url)
+	if err != nil {
 		return err
 	}
-	p := publisher(s.url)
+	defer n.end()
+	if err := register(ctx, s, where, others, t.webhooks, t.policy); err != nil {
+		return err
+	}
 	if bad && t.before > 0 {
-		if err := l.hold(ctx, s, where, t); err != nil {
+		if err := l.hold(ctx, s, n, t); err != nil {
 			return err
 		}
 	}
@@ -213,25 +233,29 @@ func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
 	}
 	s.profiling(profileOn)
 	began := time.Now()
+	var publishing errgroup.Group
 	if bad {
-		for at, change := range t.at {
+		for at, what := range t.at {
+			tell := func() error { _, err := n.tell(ctx, what); return err }
 			if at == 0 {
-				change(where)
+				err = tell()
 			} else {
-				defer time.AfterFunc(at, func() { change(where) }).Stop()
+				defer time.AfterFunc(at, func() { _ = tell() }).Stop() // if it fails, the table says so
 			}
 		}
-	}
-	var publishing errgroup.Group
-	published := make([]int, len(t.rates))
-	for i, r := range t.rates {
-		if r.bad && !bad {
-			continue
-		}
-		publishing.Go(func() (err error) {
-			published[i], err = pour(ctx, p, r, l.length)
+		if err != nil {
 			return err
-		})
+		}
+		publishing.Go(func() error { _, err := n.tell(ctx, tellPour); return err })
+	}
+	p, published := publisher(s.url), make([]int, len(t.rates))
+	for i, r := range t.rates {
+		if !r.bad {
+			publishing.Go(func() (err error) {
+				published[i], err = pour(ctx, p, r, l.length)
+				return err
+			})
+		}
 	}
 	if err := publishing.Wait(); err != nil {
 		return err
@@ -242,24 +266,23 @@ func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
 		return err
 	}
 	s.profiling(profileOff)
-	wanted, missing := 0, 0
-	for i, r := range t.rates {
-		if !r.bad {
-			wanted += published[i]
-		}
+	wanted := 0
+	for _, n := range published {
+		wanted += n
 	}
-	missing = where.missing(ctx, t.webhooks, func(m manner) bool { return m == well }, wanted, 20*time.Second)
+	missing := where.missing(ctx, t.webhooks, func(m manner) bool { return m == well }, wanted, 20*time.Second)
 	var latency []time.Duration
-	atBad := int64(0)
 	for i, m := range t.webhooks {
-		p := where.spot(place, i)
 		if m == well {
+			p := where.spot(place, i)
 			p.mu.Lock()
 			latency = append(latency, p.latency...)
 			p.mu.Unlock()
-		} else {
-			atBad += p.requests.Load()
 		}
+	}
+	seen, err := n.tell(ctx, tellCount)
+	if err != nil {
+		return err
 	}
 	peak, err := s.peak()
 	if err != nil {
@@ -270,30 +293,42 @@ func (l *lab) run(ctx context.Context, title string, t trial, bad bool) error {
 		return err
 	}
 	fmt.Printf("%-64.64s %9.1f %9s %9s %9s %10d %5.1f s %5d MiB %5d MiB\n", title, float64(len(latency))/took.Seconds(), quantile(latency, 0.5), quantile(latency, 0.99),
-		quantile(latency, 0.999), atBad, (after - cpu).Seconds(), peak>>20, now>>20)
+		quantile(latency, 0.999), seen.Requests, (after - cpu).Seconds(), peak>>20, now>>20)
 	if missing > 0 {
 		fmt.Printf("   %d deliveries to receivers that are well did not arrive\n", missing)
 	}
 	if bad && t.settle > 0 {
-		all := 0
-		for _, n := range published {
-			all += n
-		}
-		since := time.Now()
-		left := where.missing(ctx, t.webhooks, func(manner) bool { return true }, all, t.settle)
-		fmt.Printf("   of all %d events %d had not arrived %s after the bad were well again; it took %.1fs\n", all, left, t.settle, time.Since(since).Seconds())
+		return l.settle(ctx, n, t, seen.Published)
 	}
 	return nil
 }
 
+// settle waits for what was published to receivers that have become well, and prints what had come of it.
+func (l *lab) settle(ctx context.Context, n *neighbour, t trial, published int) error {
+	since := time.Now()
+	for {
+		seen, err := n.tell(ctx, tellCount)
+		if err != nil {
+			return err
+		}
+		if left := published - seen.Arrived; left == 0 || time.Since(since) > t.settle {
+			fmt.Printf("   of %d events for the bad %d had not arrived %s after they were well again; it took %.1fs\n", published, left, t.settle, time.Since(since).Seconds())
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 // hold publishes what is to wait for the bad receivers while they answer 503, and waits until it is held. Then they become
 // what they are: those that answer at all get their backlog from the next probe on, beside the load.
-func (l *lab) hold(ctx context.Context, s *serve, where *site, t trial) error {
+func (l *lab) hold(ctx context.Context, s *serve, n *neighbour, t trial) error {
+	if _, err := n.tell(ctx, tellRefuse); err != nil {
+		return err
+	}
 	for i, m := range t.webhooks {
 		if m == well {
 			continue
 		}
-		where.manners[i].Store(refuses)
 		if err := flood(ctx, publisher(s.url), i, t.before); err != nil {
 			return err
 		}
@@ -311,11 +346,8 @@ func (l *lab) hold(ctx context.Context, s *serve, where *site, t trial) error {
 			last, since = held, time.Now()
 		}
 	}
-	for i, m := range t.webhooks {
-		where.manners[i].Store(m)
-		where.spot(place, i).requests.Store(0)
-	}
-	return nil
+	_, err := n.tell(ctx, tellBegin)
+	return err
 }
 
 // missing waits until as many deliveries as wanted have come to the receivers of some manners, and says how many have not.
@@ -395,7 +427,7 @@ func (l *lab) outageOf(ctx context.Context, ordered string) error {
 		return err
 	}
 	defer s.kill()
-	if err := register(ctx, s, where, []manner{dead}, fmt.Sprintf(`{"ordered":%q}`, ordered)); err != nil {
+	if err := register(ctx, s, where, where, []manner{dead}, fmt.Sprintf(`{"ordered":%q}`, ordered)); err != nil {
 		return err
 	}
 	away := l.length / 2
@@ -468,7 +500,7 @@ func (l *lab) orderOf(ctx context.Context, ordered string) (took, cpu time.Durat
 	}
 	defer s.kill()
 	policy := fmt.Sprintf(`{"ordered":%q,"retry_schedule":["1s","1s","1s","1s","1s","1s","1s","1s","1s","1s","1s","1s"]}`, ordered)
-	if err := register(ctx, s, where, []manner{falters}, policy); err != nil {
+	if err := register(ctx, s, where, where, []manner{falters}, policy); err != nil {
 		return 0, 0, 0, 0, err
 	}
 	const keys = 10_000

@@ -18,7 +18,7 @@ import (
 )
 
 // children are what bench starts of itself in processes of their own, so that their CPU time can be told from its own.
-var children = map[string]func(args []string) error{"bare": postBare, "serve": serveProfiled, "others": serveOthers, "sender": serveSender}
+var children = map[string]func(args []string) error{"bare": postBare, neighbourWord: beNeighbour, "serve": serveProfiled, "others": serveOthers, "sender": serveSender}
 
 // scenarios is the word with which bench measures what bad receivers do to others.
 const scenarios = "isolation"
