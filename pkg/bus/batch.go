@@ -171,6 +171,30 @@ func (b *Bus) finishBatch(ctx context.Context, one Stored) error {
 	return nil
 }
 
+// NoBatches waits a moment for one in which no batch is under way, and says whether it came. Then nothing of any batch is on the
+// disk: the server removes a file when the last of its messages is.
+func (b *Bus) NoBatches(ctx context.Context) (bool, error) {
+	stream, err := b.Stream(ctx, contract.Batches)
+	if err != nil {
+		return false, err
+	}
+	for range 100 {
+		info, err := stream.Info(ctx)
+		if err != nil {
+			return false, fmt.Errorf("look for batches: %w", err)
+		}
+		if info.State.Msgs == 0 {
+			return true, nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+	return false, nil
+}
+
 func messagesOf(parts []Stored) (msgs []*nats.Msg, err error) {
 	for _, part := range parts {
 		body := &busv1.Batch{}

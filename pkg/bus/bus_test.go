@@ -5,6 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -153,6 +157,60 @@ func TestPublishBatch_OfWhichAPartIsMissingIsNotPublished(t *testing.T) {
 	finish(t, b)
 	if n := messages(t, b, contract.Events); n != 5 {
 		t.Errorf("%d events are there after the missing part has come, want 5", n)
+	}
+}
+
+func TestNoBatches_ThenNothingOfThemIsOnTheDisk(t *testing.T) {
+	t.Parallel()
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	server, err := bus.Embed(bus.EmbedConfig{Dir: dir}, log) // every write is on the disk
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	b, err := bus.Connect(t.Context(), bus.Defaults(), log, server.Option())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	in := func() (found int) {
+		folder := filepath.Join(dir, "jetstream", "$G", "streams", contract.Batches)
+		if err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			found += bytes.Count(text, []byte("kunde@example.com"))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	parts, err := bus.BatchParts("other", []*nats.Msg{event("three"), event("four")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), parts...); err != nil {
+		t.Fatal(err)
+	}
+	one := event("one")
+	one.Data = []byte(`{"email":"kunde@example.com"}`)
+	if _, err := b.PublishBatch(t.Context(), one, event("two")); err != nil {
+		t.Fatal(err)
+	}
+	if in() == 0 {
+		t.Fatal("what a published batch held is not on the disk while another is under way, so that this test says nothing")
+	}
+	if none, err := b.NoBatches(t.Context()); err != nil || none {
+		t.Errorf("with a batch under way: %v, %v, want false, nil", none, err)
+	}
+	finish(t, b)
+	if none, err := b.NoBatches(t.Context()); err != nil || !none {
+		t.Errorf("with none under way: %v, %v, want true, nil", none, err)
+	}
+	if n := in(); n != 0 {
+		t.Errorf("what it held is there %d times, want none", n)
 	}
 }
 

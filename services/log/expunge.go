@@ -144,6 +144,13 @@ func (x *expunger) remove(ctx context.Context) (again string, err error) {
 			return "", fault.Away(2*time.Second, "the bus did not remove everything from %s; call it again: %w", p.stream, err)
 		}
 	}
+	none, err := x.l.env.Bus.NoBatches(ctx)
+	if err != nil {
+		return "", fault.Away(2*time.Second, "the bus did not say what lies in %s; call it again: %w", contract.Batches, err)
+	}
+	if !none {
+		again = "batches of events were being taken all the time, which may hold some still; call it again in a minute"
+	}
 	if x.removed[contract.Deliveries] > 0 {
 		again = "deliveries were on their way, and attempts that were under way are still recorded; call it again in five minutes"
 	}

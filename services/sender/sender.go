@@ -161,10 +161,6 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 // wait here are begun before their AckWait has passed.
 const ahead = 512
 
-// burstsAhead is the same for what came of bursts: what is on its way to us comes before a single delivery that is made a
-// moment later.
-const burstsAhead = 128
-
 // maxAsides is how many deliveries whose webhook must be asked for are looked at together.
 const maxAsides = 64
 
@@ -232,7 +228,7 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 		s.take(hard, m)
 	}
 	consuming, consume := errgroup.WithContext(work)
-	consuming.Go(func() error { return s.behind.Consume(consume, contract.BulkSender, burstsAhead, take) })
+	consuming.Go(func() error { return s.behind.Consume(consume, contract.BulkSender, ahead, take) })
 	consuming.Go(func() error { return s.env.Bus.Consume(consume, contract.Sender, ahead, take) })
 	err := consuming.Wait()
 	finished := make(chan struct{})

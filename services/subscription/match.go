@@ -42,12 +42,11 @@ func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook
 const publishTimeout = 15 * time.Second
 
 // decide matches a batch of events: it publishes a delivery for each webhook that wants one, and a record of each
-// decision, by this connection. Late is how long ago the oldest of them was accepted.
-func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) (late time.Duration, err error) {
+// decision, by this connection. It gives the oldest of them.
+func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) (oldest contract.Event, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	var all decided
-	var oldest time.Time
 	for _, m := range batch {
 		e, err := contract.ParseEvent(m.Headers(), m.Data())
 		if err != nil {
@@ -55,30 +54,29 @@ func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Mess
 			_ = m.TermWithReason(err.Error())
 			continue
 		}
-		if oldest.IsZero() || e.AcceptedAt.Before(oldest) {
-			oldest = e.AcceptedAt
+		if oldest.AcceptedAt.IsZero() || e.AcceptedAt.Before(oldest.AcceptedAt) {
+			oldest = e
 		}
 		meta, err := m.Metadata()
 		if err != nil {
-			return 0, fmt.Errorf("place of event %s among all: %w", e.ID, err)
+			return oldest, fmt.Errorf("place of event %s among all: %w", e.ID, err)
 		}
 		if err := s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
-			return 0, err
+			return oldest, err
 		}
 	}
 	msgs, err := record.Messages(all.records...)
 	if err != nil {
-		return 0, err
+		return oldest, err
 	}
 	if err := by.Publish(ctx, append(all.deliveries, msgs...)...); err != nil {
-		return 0, err
+		return oldest, err
 	}
 	s.decided.Add(float64(len(batch)))
-	if !oldest.IsZero() {
-		late = time.Since(oldest)
+	if !oldest.AcceptedAt.IsZero() {
+		s.lag.Observe(time.Since(oldest.AcceptedAt).Seconds())
 	}
-	s.lag.Observe(late.Seconds())
-	return late, nil
+	return oldest, nil
 }
 
 // decided is what is to be published for a batch of events.

@@ -4,7 +4,6 @@ package subscription
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -66,36 +65,6 @@ type Subscription struct {
 
 const openTimeout = 10 * time.Second
 
-const (
-	// burstsAtOnce is how many events of bursts are matched together at most: what they make comes before what a single event
-	// makes that is matched a moment later.
-	burstsAtOnce = 64
-	// burstShare is which part of one worker's time bursts have beside single events, as long as they are not late. All that an
-	// event costs behind its matching, up to its place in the log, comes at the pace at which it is matched.
-	burstShare = 0.2
-	// burstLate is how late bursts may become for the sake of single events. Then they have all the time that there is.
-	burstLate = 100 * time.Millisecond
-	// lately is for how long single events count as there.
-	lately = time.Second
-)
-
-// traffic is what is known of the events that come. Its zero value is ready.
-type traffic struct {
-	single    atomic.Int64 // when a single event was last matched, in ns since 1970
-	burstLate atomic.Int64 // how long after its acceptance an event of a burst was last matched, in ns
-}
-
-// rest is how long a worker rests that has matched events of bursts, so that they are spread over time and leave room between
-// them for single events. Where there are none it does not.
-func (t *traffic) rest(workers int, took time.Duration, now time.Time) time.Duration {
-	late := time.Duration(t.burstLate.Load())
-	if now.Sub(time.Unix(0, t.single.Load())) > lately || late >= burstLate {
-		return 0
-	}
-	patience := 1 - float64(late)/float64(burstLate)
-	return time.Duration(float64(took) * (float64(workers)/burstShare - 1) * patience)
-}
-
 // New makes the room and mounts it on the process's gRPC server.
 func New(cfg Config, env *run.Env) (run.Service, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
@@ -144,15 +113,15 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 	work.Go(func() error {
 		aside := s.env.Bus.Aside()
 		return aside.Batches(ctx, contract.BulkMatcher, bursts, func(ctx context.Context, batch []bus.Message) error {
-			late, err := s.decide(ctx, aside, batch)
-			s.traffic.burstLate.Store(int64(late))
+			oldest, err := s.decide(ctx, aside, batch)
+			s.traffic.burst(oldest.ShopID, time.Since(oldest.AcceptedAt))
 			return err
 		})
 	})
 	work.Go(func() error {
 		return s.env.Bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
-			s.traffic.single.Store(time.Now().UnixNano())
-			_, err := s.decide(ctx, s.env.Bus, batch)
+			oldest, err := s.decide(ctx, s.env.Bus, batch)
+			s.traffic.single(oldest.ShopID, time.Now())
 			return err
 		})
 	})
