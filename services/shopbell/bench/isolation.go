@@ -243,10 +243,12 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 				defer time.AfterFunc(at, func() { _ = tell() }).Stop() // if it fails, the table says so
 			}
 		}
+		if err == nil {
+			_, err = n.tell(ctx, tellPour)
+		}
 		if err != nil {
 			return err
 		}
-		publishing.Go(func() error { _, err := n.tell(ctx, tellPour); return err })
 	}
 	p, published := publisher(s.url), make([]int, len(t.rates))
 	for i, r := range t.rates {
@@ -258,6 +260,9 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 		}
 	}
 	if err := publishing.Wait(); err != nil {
+		return err
+	}
+	if err := n.poured(ctx); err != nil {
 		return err
 	}
 	took := time.Since(began)

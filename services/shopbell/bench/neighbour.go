@@ -38,12 +38,14 @@ const (
 	tellBegin  = "begin"  // they are as their trial has them
 	tellDie    = "die"    // those that can be dead are
 	tellMend   = "mend"   // all are well
-	tellPour   = "pour"   // publish what goes to them, and answer when it is done
+	tellPour   = "pour"   // begin to publish what goes to them
 	tellCount  = "count"  // say what they have seen
 )
 
 // neighbourCount is what a neighbour answers.
 type neighbourCount struct {
+	Pouring   bool // it publishes
+	Failed    string
 	Published int
 	Requests  int64 // at its receivers since the beginning
 	Arrived   int   // distinct events that were answered 2xx
@@ -91,6 +93,22 @@ func (n *neighbour) tell(ctx context.Context, what string) (count neighbourCount
 	return count, json.Unmarshal(answer, &count)
 }
 
+// poured waits until it has published everything.
+func (n *neighbour) poured(ctx context.Context) error {
+	for {
+		count, err := n.tell(ctx, tellCount)
+		switch {
+		case err != nil:
+			return err
+		case count.Failed != "":
+			return fmt.Errorf("publish for the bad receivers: %s", count.Failed)
+		case !count.Pouring:
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 // beNeighbour is the process. It ends when its input does.
 func beNeighbour(args []string) error {
 	flags := flag.NewFlagSet(neighbourWord, flag.ContinueOnError)
@@ -133,6 +151,8 @@ type host struct {
 	publisher publisher
 	length    time.Duration
 	published atomic.Int64
+	pouring   atomic.Bool
+	failed    atomic.Value // what kept it from publishing; a string
 }
 
 // behave gives each receiver that is not well a manner, by the one that its trial has for it.
@@ -160,7 +180,8 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.behave(func(manner) manner { return well })
 		err = h.site.live(context.WithoutCancel(r.Context()))
 	case tellPour:
-		err = h.pour(r.Context())
+		h.pouring.Store(true)
+		go h.pour() // until the process ends
 	case tellCount:
 	default:
 		http.NotFound(w, r)
@@ -170,7 +191,8 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	count := neighbourCount{Published: int(h.published.Load())}
+	failed, _ := h.failed.Load().(string)
+	count := neighbourCount{Pouring: h.pouring.Load(), Failed: failed, Published: int(h.published.Load())}
 	for i, m := range h.trial.webhooks {
 		if m == well {
 			continue
@@ -184,16 +206,19 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(count) // he may be gone
 }
 
-func (h *host) pour(ctx context.Context) error {
+func (h *host) pour() {
+	defer h.pouring.Store(false)
 	var publishing errgroup.Group
 	for _, r := range h.trial.rates {
 		if r.bad {
 			publishing.Go(func() error {
-				n, err := pour(ctx, h.publisher, r, h.length)
+				n, err := pour(context.Background(), h.publisher, r, h.length)
 				h.published.Add(int64(n))
 				return err
 			})
 		}
 	}
-	return publishing.Wait()
+	if err := publishing.Wait(); err != nil {
+		h.failed.Store(err.Error())
+	}
 }

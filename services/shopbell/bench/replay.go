@@ -14,11 +14,8 @@ import (
 	"time"
 )
 
-// replayRate is how many the job sends in a second, beside liveRate events of another shop's.
-const (
-	replayRate = 2000
-	liveRate   = 200
-)
+// liveRate is how many events a second another shop publishes beside the job.
+const liveRate = 200
 
 // replay measures a replay with a kill -9 in its midst, and what events that happen meanwhile notice of it: deliveries are
 // made, sent again by a job, and counted.
@@ -27,11 +24,12 @@ func replay(args []string) (err error) {
 	program := flags.String("shopbell", "bin/shopbell", "the program under test")
 	n := flags.Int("n", 100_000, "number of deliveries to send again")
 	length := flags.Duration("length", 20*time.Second, "length of the live loads")
+	rate := flags.Int("rate", 2000, "deliveries per second that are sent again; a job has 50 unless it is told otherwise")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || *n < 5000 || *length < time.Second {
-		return fmt.Errorf("%q: nothing but flags is taken, -n from 5000, -length from 1s", args)
+	if flags.NArg() > 0 || *n < 5000 || *length < time.Second || *rate < 1 {
+		return fmt.Errorf("%q: nothing but flags is taken, -n from 5000, -length from 1s, -rate from 1", args)
 	}
 	if _, err := exec.LookPath(*program); err != nil {
 		return fmt.Errorf("find the program under test (make build makes it): %w", err)
@@ -53,10 +51,10 @@ func replay(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	return replayOver(ctx, *program, dir, rc, *n, *length)
+	return replayOver(ctx, *program, dir, rc, *n, *rate, *length)
 }
 
-func replayOver(ctx context.Context, program, dir string, rc *receiver, n int, length time.Duration) error {
+func replayOver(ctx context.Context, program, dir string, rc *receiver, n, rate int, length time.Duration) error {
 	s, err := startServe(ctx, program, dir, "")
 	if err != nil {
 		return fmt.Errorf("start serve: %w", err)
@@ -87,7 +85,7 @@ func replayOver(ctx context.Context, program, dir string, rc *receiver, n int, l
 	}
 	began := time.Now()
 	at := "/v1/shops/old/replays"
-	if err := m.post(ctx, at, fmt.Sprintf(`{"status": "delivered", "rate_per_second": %d}`, replayRate), &job); err != nil {
+	if err := m.post(ctx, at, fmt.Sprintf(`{"status": "delivered", "rate_per_second": %d}`, rate), &job); err != nil {
 		return err
 	}
 	counted := time.Since(began)
@@ -116,7 +114,7 @@ func replayOver(ctx context.Context, program, dir string, rc *receiver, n int, l
 		if err := getJSON(ctx, s.url+at, &job); err != nil {
 			return err
 		}
-		if time.Since(began) > 5*time.Minute {
+		if time.Since(began) > 5*time.Minute+time.Duration(n/rate)*time.Second {
 			return errors.New("the replay has sent all, and does not end")
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -138,7 +136,7 @@ A replay of %s deliveries at up to %d/s, with kill -9 after %s of them
 %-44s %12s %12s
 %-44s %12s %12s
 %-44s %12s %12s
-`, thousands(job.Total), replayRate, thousands(atKill),
+`, thousands(job.Total), rate, thousands(atKill),
 		"making them (batches of 100)", made.took.Round(100*time.Millisecond),
 		"counting them, until the job is answered", counted.Round(time.Millisecond),
 		"from there until the last, restart in it", took.Round(100*time.Millisecond),
