@@ -60,8 +60,6 @@ type Batching struct {
 	Size int
 	// Linger is how long a batch waits for more messages after its first. 0 takes what is there.
 	Linger time.Duration
-	// Rest says how long a worker rests after a batch that took it so long, for the sake of others. Nil: not at all.
-	Rest func(took time.Duration) time.Duration
 }
 
 // Batches hands the messages of a consumer to handle in batches of what has come in, until ctx ends; then it hands over
@@ -79,11 +77,7 @@ func (b *Bus) Batches(ctx context.Context, consumer string, how Batching, handle
 				if len(batch) == 0 {
 					return
 				}
-				began := time.Now()
 				b.settle(ctx, consumer, batch, handle(context.WithoutCancel(ctx), batch))
-				if how.Rest != nil {
-					rest(ctx, how.Rest(time.Since(began)))
-				}
 			}
 		})
 	}
@@ -96,16 +90,6 @@ func (b *Bus) Batches(ctx context.Context, consumer string, how Batching, handle
 	close(ended)
 	wg.Wait()
 	return err
-}
-
-func rest(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // gather waits for a message and makes a batch of it and of those that come within the linger. When the queue has ended

@@ -41,12 +41,18 @@ func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook
 // again.
 const publishTimeout = 15 * time.Second
 
+// decideBy gives decide that publishes by this connection.
+func (s *Subscription) decideBy(by *bus.Bus) func(context.Context, []bus.Message) error {
+	return func(ctx context.Context, batch []bus.Message) error { return s.decide(ctx, by, batch) }
+}
+
 // decide matches a batch of events: it publishes a delivery for each webhook that wants one, and a record of each
-// decision, by this connection. It gives the oldest of them.
-func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) (oldest contract.Event, err error) {
+// decision.
+func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	var all decided
+	var oldest time.Time
 	for _, m := range batch {
 		e, err := contract.ParseEvent(m.Headers(), m.Data())
 		if err != nil {
@@ -54,29 +60,29 @@ func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Mess
 			_ = m.TermWithReason(err.Error())
 			continue
 		}
-		if oldest.AcceptedAt.IsZero() || e.AcceptedAt.Before(oldest.AcceptedAt) {
-			oldest = e
+		if oldest.IsZero() || e.AcceptedAt.Before(oldest) {
+			oldest = e.AcceptedAt
 		}
 		meta, err := m.Metadata()
 		if err != nil {
-			return oldest, fmt.Errorf("place of event %s among all: %w", e.ID, err)
+			return fmt.Errorf("place of event %s among all: %w", e.ID, err)
 		}
 		if err := s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
-			return oldest, err
+			return err
 		}
 	}
 	msgs, err := record.Messages(all.records...)
 	if err != nil {
-		return oldest, err
+		return err
 	}
 	if err := by.Publish(ctx, append(all.deliveries, msgs...)...); err != nil {
-		return oldest, err
+		return err
 	}
 	s.decided.Add(float64(len(batch)))
-	if !oldest.AcceptedAt.IsZero() {
-		s.lag.Observe(time.Since(oldest.AcceptedAt).Seconds())
+	if !oldest.IsZero() { // one of them was an event
+		s.lag.Observe(time.Since(oldest).Seconds())
 	}
-	return oldest, nil
+	return nil
 }
 
 // decided is what is to be published for a batch of events.

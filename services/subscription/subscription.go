@@ -55,8 +55,6 @@ type Subscription struct {
 	settings jetstream.KeyValue // of shops
 	keys     jetstream.KeyValue // of shops
 
-	traffic traffic
-
 	matched    prometheus.Counter
 	passedOver prometheus.Counter
 	decided    prometheus.Counter
@@ -107,24 +105,11 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 	ready()
 	work, ctx := errgroup.WithContext(ctx)
 	how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
-	bursts := how
-	bursts.Size = min(how.Size, burstsAtOnce)
-	bursts.Rest = func(took time.Duration) time.Duration { return s.traffic.rest(how.Workers, took, time.Now()) }
 	work.Go(func() error {
 		aside := s.env.Bus.Aside()
-		return aside.Batches(ctx, contract.BulkMatcher, bursts, func(ctx context.Context, batch []bus.Message) error {
-			oldest, err := s.decide(ctx, aside, batch)
-			s.traffic.burst(oldest.ShopID, time.Since(oldest.AcceptedAt))
-			return err
-		})
+		return aside.Batches(ctx, contract.BulkMatcher, how, s.decideBy(aside))
 	})
-	work.Go(func() error {
-		return s.env.Bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
-			oldest, err := s.decide(ctx, s.env.Bus, batch)
-			s.traffic.single(oldest.ShopID, time.Now())
-			return err
-		})
-	})
+	work.Go(func() error { return s.env.Bus.Batches(ctx, contract.Matcher, how, s.decideBy(s.env.Bus)) })
 	work.Go(func() error {
 		return s.env.Bus.Batches(ctx, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
 	})
