@@ -24,8 +24,9 @@ import (
 const maxPart = MaxPayload / 2
 
 // PublishBatch publishes messages whole or not at all, and answers for each whether its stream held it before. The messages
-// must have ids, and come onto their streams in their order, but with others between them. After an error it is not known
-// whether they will be there: the caller repeats all of them with the same ids.
+// must have ids. They come onto their streams in their order, with others between them; where the bus did not take one at once,
+// which is tried again, it comes behind those that it took. After an error it is not known whether they will be there: the
+// caller repeats all of them with the same ids.
 func (b *Bus) PublishBatch(ctx context.Context, msgs ...*nats.Msg) ([]Ack, error) {
 	if len(msgs) == 1 {
 		return b.PublishAcks(ctx, msgs...)

@@ -213,8 +213,10 @@ func passing(err error) bool {
 	return errors.As(err, &api) && api.Code >= 500
 }
 
-// Connected says whether the bus can be reached right now.
-func (b *Bus) Connected() bool { return b.conn.IsConnected() }
+// Connected says whether the bus can be reached right now, also aside.
+func (b *Bus) Connected() bool {
+	return b.conn.IsConnected() && (b.aside == nil || b.aside.Connected())
+}
 
 // Bucket opens a bucket of the contract.
 func (b *Bus) Bucket(ctx context.Context, name string) (jetstream.KeyValue, error) {

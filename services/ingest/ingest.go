@@ -105,7 +105,7 @@ const leastSilence = 5 * time.Second
 // of it.
 func (in *Ingest) Run(ctx context.Context, ready func()) error {
 	ready()
-	in.env.Bus.FinishBatches(ctx, 2*max(in.cfg.Timeout, leastSilence))
+	in.env.Bus.Aside().FinishBatches(ctx, 2*max(in.cfg.Timeout, leastSilence))
 	return nil
 }
 

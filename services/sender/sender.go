@@ -203,7 +203,7 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 		opened := sync.OnceFunc(listening.Done)
 		side.Go(func() {
 			defer opened()
-			if err := s.env.Bus.Overhear(work, subjects, opened, func(subject string, h nats.Header) { heard(work, subject, h) }); err != nil {
+			if err := s.behind.Overhear(work, subjects, opened, func(subject string, h nats.Header) { heard(work, subject, h) }); err != nil {
 				s.env.Log.WarnContext(work, "what is held waits for the sweeper", slog.String("subjects", subjects), slog.Any("error", err))
 			}
 		})
