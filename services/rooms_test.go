@@ -16,7 +16,7 @@ import (
 // levels are the packages of pkg from bottom to top. A package imports only packages of the rows that stand before its
 // own.
 var levels = [][]string{
-	{"intern"},
+	{"intern", "pace"},
 	{"fault", "id", "signature", "expression", "xmlbody", "telemetry"},
 	{"contract", "address", "config"},
 	{"event", "notice", "profile", "bus"},

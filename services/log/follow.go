@@ -110,6 +110,7 @@ func (l *Log) writeRecords(ctx context.Context, batch []bus.Message) error {
 		}
 		records = append(records, some...)
 	}
+	l.replays.heed(records)
 	for some := range slices.Chunk(records, l.cfg.Batch) { // a message may hold several
 		traces := make([]context.Context, len(some))
 		for i, r := range some {

@@ -17,6 +17,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/id"
+	"shopbell.dev/pkg/pace"
 	"shopbell.dev/pkg/rpc"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -51,7 +52,8 @@ type replays struct {
 
 	log    *Log
 	bucket jetstream.KeyValue
-	me     string // names this process among those that work on jobs
+	me     string    // names this process among those that work on jobs
+	pace   pace.Pace // of all jobs of this process together
 
 	mu      sync.Mutex      // guards what follows
 	known   map[string]*job // by key; those that run

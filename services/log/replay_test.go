@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -49,6 +50,40 @@ func TestReplay_KnowsEveryFilterOfTheList(t *testing.T) {
 		if got, err := replayFilter(replay); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s: got %+v, %v; want %+v", name, got, err, want)
 		}
+	}
+}
+
+func TestReplay_SendsFewerWhileWhatHappensNowIsLate(t *testing.T) {
+	t.Parallel()
+	r := &replays{working: map[string]bool{}}
+	fast, slow := &job{ReplayState: &logv1.ReplayState{Replay: &logv1.Replay{Asked: &logv1.CreateReplayRequest{RatePerSecond: 100_000}}}},
+		&job{ReplayState: &logv1.ReplayState{Replay: &logv1.Replay{Asked: &logv1.CreateReplayRequest{RatePerSecond: 20}}}}
+	if got := r.rate(fast); got != 100_000 {
+		t.Fatalf("nothing happens beside it, and it may send %d a second", got)
+	}
+	attempt := func(lateMs float64) *busv1.Record {
+		return &busv1.Record{What: &busv1.Record_Attempt{Attempt: &busv1.AttemptMade{LateMs: lateMs}}}
+	}
+	// look has it see what happens now until its rate is as wanted.
+	look := func(what string, lateMs float64, is func(rate int) bool) {
+		t.Helper()
+		for began := time.Now(); !is(r.rate(fast)); time.Sleep(time.Millisecond) {
+			if time.Since(began) > 30*time.Second {
+				t.Fatalf("%s: it may send %d a second", what, r.rate(fast))
+			}
+			r.heed([]*busv1.Record{attempt(lateMs), attempt(0), {}}) // the others say nothing
+			r.pace.Sent(10)
+		}
+	}
+	look("others are sent", 5, func(rate int) bool { return rate < 100_000 })
+	look("they are no later for it", 5, func(rate int) bool { return rate >= 1000 })
+	look("they are later", 500, func(rate int) bool { return rate < 500 })
+	r.working = map[string]bool{"a": true, "b": true, "c": true, "d": true}
+	if got := r.rate(fast); got > 500/4 {
+		t.Errorf("one of four jobs may send %d a second", got)
+	}
+	if got := r.rate(slow); got > 20 {
+		t.Errorf("a job that was asked for 20 a second may send %d", got)
 	}
 }
 

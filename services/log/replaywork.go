@@ -130,13 +130,12 @@ func (r *replays) take(ctx context.Context, j *job) bool {
 func (r *replays) work(ctx context.Context, j *job) {
 	log := r.log.env.Log.With(slog.String("shop_id", j.Replay.GetShopId()), slog.String("job_id", j.Replay.GetId()))
 	log.InfoContext(ctx, "replay goes on", slog.Int("done", int(j.Replay.GetDone())), slog.Int("total", int(j.Replay.GetTotal())))
-	rate := int(j.Replay.Asked.GetRatePerSecond())
 	var next source = &deliverySource{replays: r, job: j}
 	if j.Replay.Asked.GetToWebhookId() != "" {
 		next = &eventSource{replays: r, job: j}
 	}
 	for noted := time.Now(); ctx.Err() == nil; {
-		began, crowded := time.Now(), r.crowded(ctx)
+		began, rate, crowded := time.Now(), r.rate(j), r.crowded(ctx)
 		if crowded && time.Since(noted) < lease/3 {
 			wait(ctx, 100*time.Millisecond)
 			continue
@@ -158,6 +157,7 @@ func (r *replays) work(ctx context.Context, j *job) {
 			log.InfoContext(ctx, "replay stops", slog.String("status", j.Replay.GetStatus()), slog.Int("done", int(j.Replay.GetDone())), slog.Int("skipped", int(j.Replay.GetSkipped())))
 			return
 		}
+		r.pace.Sent(sent)
 		wait(ctx, time.Until(began.Add(time.Duration(sent)*time.Second/time.Duration(rate))))
 	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
@@ -171,6 +171,26 @@ func wait(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
+}
+
+// heed looks at how late what happens now is delivered, which jobs yield to.
+func (r *replays) heed(records []*busv1.Record) {
+	for _, some := range records {
+		if late := some.GetAttempt().GetLateMs(); late != 0 {
+			r.pace.Saw(time.Duration(late * float64(time.Millisecond)))
+		}
+	}
+}
+
+// rate is how many a job may send in a second now: what it was asked for, or less where what happens now would suffer.
+func (r *replays) rate(j *job) int {
+	asked, bound := int(j.Replay.Asked.GetRatePerSecond()), int(r.pace.PerSecond())
+	if bound == 0 {
+		return asked
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return min(asked, max(1, bound/max(1, len(r.working))))
 }
 
 // crowded says that so many deliveries wait for the senders, of single events or of bursts, that a job has to wait, too.

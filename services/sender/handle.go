@@ -131,11 +131,14 @@ func (s *Sender) route(j *job) {
 		s.holder.put(s.lanes.hold(hold{jobs: []*job{j}, why: notWell, shop: j.d.ShopID, webhookID: j.d.WebhookID}, false))
 		return
 	}
-	late := time.Since(j.d.AcceptedAt)
+	if j.straight() {
+		j.late = time.Since(j.d.AcceptedAt)
+	}
+	late := j.late // once it is admitted, the job is somebody else's
 	switch s.lanes.admit(j) {
 	case admitted:
-		if j.d.Attempt == 1 && !j.d.ByHand() && !j.d.Bulk {
-			s.governor.saw(late)
+		if late != 0 {
+			s.governor.pace.Saw(late)
 		}
 	case closed:
 		s.giveBack(j)
@@ -300,7 +303,7 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 		}
 		msgs = append(msgs, wish)
 	}
-	made := attemptOf(d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole}, telemetry.TraceID(ctx))
+	made := attemptOf(d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole, LateMs: millis(j.late)}, telemetry.TraceID(ctx))
 	if err := s.publish(ctx, made, msgs...); err != nil {
 		return r, err
 	}

@@ -730,11 +730,7 @@ func TestSender_BacklogYieldsToOthersAndArrivesAllTheSame(t *testing.T) {
 	b.start(t, few())
 	b.put(t, governed("wh_1", backlog.url, nil))
 	b.put(t, governed("wh_2", other.url, nil))
-	bound := func() bool {
-		b.sender.governor.mu.Lock()
-		defer b.sender.governor.mu.Unlock()
-		return b.sender.governor.rate > 0
-	}
+	bound := func() bool { return b.sender.governor.pace.PerSecond() > 0 }
 	// Others are sent all the while.
 	fresh, n := numbered("wh_2", 5000), 0
 	sends := func() {

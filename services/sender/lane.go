@@ -27,6 +27,13 @@ type job struct {
 	header nats.Header // has the trace
 	queued time.Time   // when it began to wait for its lane
 	placed bool        // it has its places; guarded by the lanes' lock
+
+	late time.Duration // after its event's acceptance it came to its lane; 0: it did not go straight there
+}
+
+// straight says that the delivery has not waited for anything but those before it: how late it is tells how busy all are.
+func (j *job) straight() bool {
+	return j.from == nil && j.d.Attempt == 1 && !j.d.ByHand() && !j.d.Bulk && j.w.Delay == 0
 }
 
 // size is how much of the memory for what waits the job takes.

@@ -710,6 +710,38 @@ func TestSender_ReplayedAttemptIsFollowedByTheScheduleFromItsBeginning(t *testin
 	}
 }
 
+// What a job of the log yields to is how late those are that have waited for nothing but those before them.
+func TestSender_TellsHowLateWhatGoesStraightThroughIs(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		change func(*contract.Delivery, *shopbellv1.Webhook)
+		tells  bool
+	}{
+		{"straight through", func(*contract.Delivery, *shopbellv1.Webhook) {}, true},
+		{"a later attempt", func(d *contract.Delivery, _ *shopbellv1.Webhook) { d.Attempt = 2 }, false},
+		{"by hand", func(d *contract.Delivery, _ *shopbellv1.Webhook) { d.AskedAt = time.Now() }, false},
+		{"in bulk", func(d *contract.Delivery, _ *shopbellv1.Webhook) { d.Bulk = true }, false},
+		{"after a delay", func(_ *contract.Delivery, w *shopbellv1.Webhook) { w.Delay = &shopbellv1.Delay{Value: 1, Unit: "minute"} }, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			in := receive(t, 200)
+			b.start(t, few())
+			d, w := delivery("1", "application/json"), state(in.URL, "slow")
+			d.AcceptedAt = d.AcceptedAt.Add(-time.Minute)
+			row.change(d, w.Webhook)
+			b.put(t, w)
+			b.publish(t, d.Message())
+			late := b.records(t, 1)[0].GetAttempt().GetLateMs()
+			if tells := late > 0; tells != row.tells || tells && (late < 60_000 || late > 120_000) {
+				t.Errorf("%v ms late, want it told: %v, and the minute and a little that it was", late, row.tells)
+			}
+		})
+	}
+}
+
 func TestSender_LeavesOutWhatIsNoDelivery(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

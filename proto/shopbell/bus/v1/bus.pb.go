@@ -409,7 +409,10 @@ type AttemptMade struct {
 	// True when the body is body_prefix alone and does not hold the data as it came.
 	WholeBody bool `protobuf:"varint,9,opt,name=whole_body,json=wholeBody,proto3" json:"whole_body,omitempty"`
 	// True for a test send.
-	Test          bool `protobuf:"varint,10,opt,name=test,proto3" json:"test,omitempty"`
+	Test bool `protobuf:"varint,10,opt,name=test,proto3" json:"test,omitempty"`
+	// How long after its event's acceptance the delivery came to its lane, in milliseconds. 0 where that does not tell how busy
+	// all are: at later attempts, in bulk, by hand, after a delay, or when it was held.
+	LateMs        float64 `protobuf:"fixed64,11,opt,name=late_ms,json=lateMs,proto3" json:"late_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -512,6 +515,13 @@ func (x *AttemptMade) GetTest() bool {
 		return x.Test
 	}
 	return false
+}
+
+func (x *AttemptMade) GetLateMs() float64 {
+	if x != nil {
+		return x.LateMs
+	}
+	return 0
 }
 
 // A delivery's new status, without an attempt.
@@ -1266,7 +1276,7 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\x03due\x18\x02 \x03(\v2\".shopbell.bus.v1.Decision.DueEntryR\x03due\x1aR\n" +
 	"\bDueEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05value:\x028\x01\"\xdd\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05value:\x028\x01\"\xf6\x02\n" +
 	"\vAttemptMade\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
 	"deliveryId\x12\x1d\n" +
@@ -1284,7 +1294,8 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\n" +
 	"whole_body\x18\t \x01(\bR\twholeBody\x12\x12\n" +
 	"\x04test\x18\n" +
-	" \x01(\bR\x04test\"\xb9\x01\n" +
+	" \x01(\bR\x04test\x12\x17\n" +
+	"\alate_ms\x18\v \x01(\x01R\x06lateMs\"\xb9\x01\n" +
 	"\fStatusChange\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
 	"deliveryId\x12\x1d\n" +

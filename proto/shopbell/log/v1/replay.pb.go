@@ -58,7 +58,8 @@ type CreateReplayRequest struct {
 	ToWebhookId string `protobuf:"bytes,20,opt,name=to_webhook_id,json=toWebhookId,proto3" json:"to_webhook_id,omitempty"`
 	// Count what would be sent, and give a sample. Nothing is sent, and no job made.
 	DryRun bool `protobuf:"varint,21,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// The most that are sent in a second. 0: 50.
+	// The most that are sent in a second. 0: 50. Fewer are sent while what happens now would be delivered later for it, but 50 at
+	// least by all jobs of a process of log together.
 	RatePerSecond int32 `protobuf:"varint,22,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,62 @@
+package pace
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestPace_SendsAsMuchAsDelaysNobody(t *testing.T) {
+	t.Parallel()
+	late := func(n int, each time.Duration) []time.Duration { return slices.Repeat([]time.Duration{each}, n) }
+	const usual = 4 * time.Millisecond
+	for _, row := range []struct {
+		name  string
+		from  setting
+		sight sight
+		took  time.Duration
+		want  float64
+	}{
+		{"nothing else is sent", setting{200, usual}, sight{sent: 200}, time.Second, 0},
+		{"others begin while much is sent, and nobody knows how late they are by themselves", setting{0, 0}, sight{late: late(20, usual), sent: 2000}, time.Second, 50},
+		{"others begin while nothing is sent", setting{0, 0}, sight{late: late(20, usual)}, time.Second, 1000},
+		{"others are no later than usual", setting{400, usual}, sight{late: late(50, usual), sent: 100}, 250 * time.Millisecond, 500},
+		{"a little later", setting{400, usual}, sight{late: late(50, usual+usual/5), sent: 100}, 250 * time.Millisecond, 500},
+		{"much later", setting{400, usual}, sight{late: late(50, 2*usual), sent: 100}, 250 * time.Millisecond, 200},
+		{"one in twenty is much later", setting{400, usual}, sight{late: append(late(57, usual), late(3, time.Second)...), sent: 100}, 250 * time.Millisecond, 500},
+		{"one in five is", setting{400, usual}, sight{late: append(late(40, usual), late(10, time.Second)...), sent: 100}, 250 * time.Millisecond, 200},
+		{"later, and less is sent than may be", setting{4000, usual}, sight{late: late(50, 2*usual), sent: 100}, 250 * time.Millisecond, 200},
+		{"less is sent than may be", setting{400, usual}, sight{late: late(50, usual), sent: 50}, 250 * time.Millisecond, 400},
+		{"what can wait keeps its share", setting{50, usual}, sight{late: late(50, time.Second), sent: 12}, 250 * time.Millisecond, 50},
+		{"which is a quarter of the others", setting{400, usual}, sight{late: late(1000, time.Second), sent: 100}, 250 * time.Millisecond, 1000},
+		{"by milliseconds nobody is later", setting{400, 100 * time.Microsecond}, sight{late: late(50, time.Millisecond), sent: 100}, 250 * time.Millisecond, 500},
+		{"the other clock is ahead", setting{400, -time.Second}, sight{late: late(50, -time.Second), sent: 100}, 250 * time.Millisecond, 500},
+		{"there is no end of more", setting{20_000, usual}, sight{late: late(50, usual), sent: 5000}, 250 * time.Millisecond, 20_000},
+	} {
+		if got := row.from.next(row.sight, row.took).rate; got != row.want {
+			t.Errorf("%s: %v a second, want %v", row.name, got, row.want)
+		}
+	}
+}
+
+func TestPace_LearnsWhatIsUsualWhileLittleIsSent(t *testing.T) {
+	t.Parallel()
+	p := setting{rate: 50, usual: time.Millisecond}
+	for range 100 { // the machine is busier than it was
+		p = p.next(sight{late: slices.Repeat([]time.Duration{10 * time.Millisecond}, 50), sent: 12}, 250*time.Millisecond)
+	}
+	if p.usual < 9*time.Millisecond || p.rate <= 50 {
+		t.Errorf("%s is usual, and %v a second are sent; want 10ms, and more than at first", p.usual, p.rate)
+	}
+	for range 10 { // and then is not, whatever is sent
+		p = p.next(sight{late: slices.Repeat([]time.Duration{2 * time.Millisecond}, 50), sent: 1000}, 250*time.Millisecond)
+	}
+	if p.usual > 3*time.Millisecond {
+		t.Errorf("%s is usual, want 2ms", p.usual)
+	}
+	before := p.usual
+	p = p.next(sight{late: slices.Repeat([]time.Duration{time.Second}, 50), sent: 1000}, 250*time.Millisecond)
+	if p.usual != before {
+		t.Errorf("what it makes of them is taken for usual: %s", p.usual)
+	}
+}
