@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -67,6 +68,8 @@ type Bus struct {
 	conn *nats.Conn
 	js   jetstream.JetStream
 	log  *slog.Logger
+
+	handles sync.Map // from names of streams to what LastMessage reads them by, a jetstream.Stream
 
 	aside *Bus // see Aside; nil: it is that
 }

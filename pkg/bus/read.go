@@ -2,11 +2,33 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
+
+// LastMessage reads the last message on a subject of a stream, or nil when there is none. Any replica of the stream may answer,
+// which may not have heard of the latest yet; see Last.
+func (b *Bus) LastMessage(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
+	handle, opened := b.handles.Load(stream)
+	if !opened { // once: to open a stream is to ask the server for its state
+		s, err := b.Stream(ctx, stream)
+		if err != nil {
+			return nil, err
+		}
+		handle, _ = b.handles.LoadOrStore(stream, s)
+	}
+	m, err := handle.(jetstream.Stream).GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil //nolint:nilnil // the doc says so
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the last message at %s: %w", subject, err)
+	}
+	return m, nil
+}
 
 // From is where reading begins: at a sequence or, when that is 0, at a time.
 type From struct {

@@ -10,7 +10,6 @@ import (
 	"unicode"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
@@ -147,7 +146,7 @@ var errOnItsWay = fault.New(fault.Precondition, "the delivery's time has come: i
 
 // known reads a delivery from the log.
 func (l *Log) known(ctx context.Context, shopID, deliveryID string) (*store.Delivery, error) {
-	d, err := l.store.Delivery(ctx, shopID, deliveryID)
+	d, err := store.Detail(ctx, l.store, shopID, deliveryID)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fault.New(fault.NotFound, "no delivery %q in shop %q: check both ids", deliveryID, shopID)
 	}
@@ -194,16 +193,12 @@ const lostAfter = 2 * time.Minute
 
 // timerOf reads a delivery's timer, or nil when it has none.
 func (l *Log) timerOf(ctx context.Context, known *store.Delivery) (*timer, error) {
-	deliveries, err := l.env.Bus.Stream(ctx, contract.Deliveries)
+	m, err := l.env.Bus.LastMessage(ctx, contract.Deliveries, contract.LaterSubject(known.Delivery.GetWebhookId(), known.Delivery.GetId()))
 	if err != nil {
 		return nil, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
 	}
-	m, err := deliveries.GetLastMsgForSubject(ctx, contract.LaterSubject(known.Delivery.GetWebhookId(), known.Delivery.GetId()))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	if m == nil {
 		return nil, nil //nolint:nilnil // the doc says so
-	}
-	if err != nil {
-		return nil, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
 	}
 	t := &timer{sequence: m.Sequence}
 	if t.Delivery, t.due, err = contract.ParseLater(m.Header, m.Data); err != nil {

@@ -50,7 +50,7 @@ func (q queries) GetEvent(ctx context.Context, r *logv1.GetEventRequest) (*shopb
 
 // GetDelivery reads a delivery with its attempts and the body of the last one.
 func (q queries) GetDelivery(ctx context.Context, r *logv1.GetDeliveryRequest) (*shopbellv1.Delivery, error) {
-	d, err := q.store.Delivery(ctx, r.GetShopId(), r.GetDeliveryId())
+	d, err := store.Detail(ctx, q.store, r.GetShopId(), r.GetDeliveryId())
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fault.New(fault.NotFound, "no delivery %q in shop %q: check both ids; the log follows the bus within a "+
 			"second or so, and forgets what is older than its retention", r.GetDeliveryId(), r.GetShopId())

@@ -3,7 +3,6 @@ package eventlog
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -39,8 +38,8 @@ const (
 	maxBacklog = 200
 	// maxAhead is how many bytes of events a job reads ahead.
 	maxAhead = 8 << 20
-	// readAtOnce is how many deliveries of a chunk are read at once.
-	readAtOnce = 8
+	// askAtOnce is for how many deliveries of a chunk the bus is asked at once whether they wait for a time.
+	askAtOnce = 8
 )
 
 // run works on jobs until ctx ends. A job that is begun then is left where it is, for whoever comes next.
@@ -302,20 +301,29 @@ func (s *deliverySource) next(ctx context.Context, n int) ([]parcel, bool, error
 		}
 	}
 	ids := s.ahead[:min(n, len(s.ahead))]
-	parcels := make([]parcel, len(ids))
-	reading, work := errgroup.WithContext(ctx)
-	reading.SetLimit(readAtOnce)
+	known, err := s.log.store.Details(ctx, s.job.Replay.GetShopId(), ids)
+	if err != nil {
+		return nil, false, err
+	}
 	webhooks := &reached{log: s.log, shop: s.job.Replay.GetShopId(), whyNot: map[string]string{}}
-	for i, id := range ids {
-		reading.Go(func() (err error) {
-			parcels[i], err = s.parcel(work, id, webhooks)
+	parcels, err := parcels(ctx, ids, func(ctx context.Context, id *string) (parcel, error) {
+		return s.parcel(ctx, *id, known[*id], webhooks)
+	})
+	return parcels, false, err
+}
+
+// parcels makes what a job sends of each of these, several at once.
+func parcels[T any](ctx context.Context, of []T, parcelOf func(context.Context, *T) (parcel, error)) ([]parcel, error) {
+	made := make([]parcel, len(of))
+	making, work := errgroup.WithContext(ctx)
+	making.SetLimit(askAtOnce)
+	for i := range of {
+		making.Go(func() (err error) {
+			made[i], err = parcelOf(work, &of[i])
 			return err
 		})
 	}
-	if err := reading.Wait(); err != nil {
-		return nil, false, err
-	}
-	return parcels, false, nil
+	return made, making.Wait()
 }
 
 func (s *deliverySource) taken(n int) { s.ahead = s.ahead[n:] }
@@ -346,13 +354,15 @@ func (s *deliverySource) readPage(ctx context.Context) error {
 	return err
 }
 
-func (s *deliverySource) parcel(ctx context.Context, id string, webhooks *reached) (parcel, error) {
+func (s *deliverySource) parcel(ctx context.Context, id string, known *store.Delivery, webhooks *reached) (parcel, error) {
 	p := parcel{cursor: id}
-	known, err := s.log.known(ctx, s.job.Replay.GetShopId(), id)
-	if err == nil && known.Delivery.GetStatus() == "held" {
+	var err error
+	switch {
+	case known == nil:
+		err = errForgotten
+	case known.Delivery.GetStatus() == "held":
 		err = errHeld
-	}
-	if err == nil {
+	default:
 		err = webhooks.reach(ctx, known.Delivery.GetWebhookId())
 	}
 	var m *nats.Msg
@@ -370,8 +380,11 @@ func (s *deliverySource) parcel(ctx context.Context, id string, webhooks *reache
 	return p, nil
 }
 
-// errHeld is why a job leaves a held delivery alone: it would be sent twice.
-var errHeld = fault.New(fault.Precondition, "it is held: it is sent when its receiver is well again, or its webhook switched on")
+// Why a job leaves a delivery alone.
+var (
+	errForgotten = fault.New(fault.NotFound, "the log no longer has it")
+	errHeld      = fault.New(fault.Precondition, "it is held: it is sent when its receiver is well again, or its webhook switched on") // it would be sent twice
+)
 
 // asking is who asks for what a job sends. The time is the job's: a chunk that is repeated is the same.
 func (j *job) asking() asking {
@@ -442,17 +455,19 @@ func (s *eventSource) next(ctx context.Context, n int) ([]parcel, bool, error) {
 		}
 	}
 	some := s.ahead[:min(n, len(s.ahead))]
-	parcels := make([]parcel, len(some))
-	reading, work := errgroup.WithContext(ctx)
-	reading.SetLimit(readAtOnce)
+	ids := make([]string, len(some))
 	for i := range some {
-		reading.Go(func() (err error) {
-			parcels[i], err = s.parcel(work, &some[i], w)
-			return err
-		})
+		ids[i] = w.DeliveryID(&some[i].Event)
 	}
-	if err := reading.Wait(); err != nil {
+	known, err := s.log.store.Details(ctx, w.ShopID, ids)
+	if err != nil {
 		return nil, false, err
+	}
+	parcels := make([]parcel, len(some))
+	for i := range some {
+		if parcels[i], err = s.parcel(&some[i], ids[i], known[ids[i]], w); err != nil {
+			return nil, false, err
+		}
 	}
 	return parcels, s.end && len(some) == len(s.ahead), nil
 }
@@ -461,18 +476,15 @@ func (s *eventSource) taken(n int) { s.ahead = s.ahead[n:] }
 
 // parcel is an event's delivery to the webhook, and the record that says of the event that it was made. Where it was made
 // before, the attempt counts on.
-func (s *eventSource) parcel(ctx context.Context, e *placed, w *webhook.Webhook) (parcel, error) {
+func (s *eventSource) parcel(e *placed, id string, known *store.Delivery, w *webhook.Webhook) (parcel, error) {
 	a := s.job.asking()
 	d := contract.Delivery{
-		Event: e.Event, ID: w.DeliveryID(&e.Event), WebhookID: w.ID, Revision: w.Revision, MatchedAt: a.at, Attempt: 1,
+		Event: e.Event, ID: id, WebhookID: w.ID, Revision: w.Revision, MatchedAt: a.at, Attempt: 1,
 		AskedAt: a.at, AskedBy: a.by, Replay: a.replay,
 	}
-	known, err := s.log.store.Delivery(ctx, e.ShopID, d.ID)
-	if err == nil {
+	if known != nil {
 		d.Uncounted = int(known.Delivery.GetAttemptsMade()) // the schedule begins anew
 		d.Attempt += d.Uncounted
-	} else if !errors.Is(err, store.ErrNotFound) {
-		return parcel{}, err
 	}
 	value, err := proto.Marshal(&busv1.Record{
 		At: timestamppb.New(a.at), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type,

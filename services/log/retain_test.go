@@ -44,7 +44,7 @@ func TestShoporama_S1_29_OldEntriesAreForgotten(t *testing.T) {
 	}
 	r := startRoom(t, path) // with its defaults
 	gone := func(deliveryID string) bool {
-		_, err := r.store.Delivery(context.Background(), "shop", deliveryID)
+		_, err := store.Detail(context.Background(), r.store, "shop", deliveryID)
 		return errors.Is(err, store.ErrNotFound)
 	}
 	eventually(t, "what is 31 days old is forgotten", func() bool { return gone(oldID) })

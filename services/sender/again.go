@@ -2,11 +2,8 @@ package sender
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
@@ -47,15 +44,8 @@ func (s *Sender) wasMade(ctx context.Context, m bus.Message, d *contract.Deliver
 // waitsLater says whether a timer of a later attempt is set. One whose time has passed says nothing: after a kill of its server
 // the bus may bring back a timer that has fired, and such a one never fires again.
 func (s *Sender) waitsLater(ctx context.Context, d *contract.Delivery) (bool, error) {
-	deliveries, err := s.env.Bus.Stream(ctx, contract.Deliveries)
-	if err != nil {
-		return false, err
-	}
-	timer, err := deliveries.GetLastMsgForSubject(ctx, contract.LaterSubject(d.WebhookID, d.ID))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return false, nil
-	}
-	if err != nil {
+	timer, err := s.env.Bus.LastMessage(ctx, contract.Deliveries, contract.LaterSubject(d.WebhookID, d.ID))
+	if err != nil || timer == nil {
 		return false, err
 	}
 	later, due, _ := contract.ParseLater(timer.Header, timer.Data) // one that cannot be read is due at no time

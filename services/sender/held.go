@@ -2,14 +2,12 @@ package sender
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -134,15 +132,8 @@ func (s *Sender) callBack(ctx context.Context, jobs []*job) {
 func (s *Sender) callOneBack(ctx context.Context, j *job) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	deliveries, err := s.behind.Stream(ctx, contract.Deliveries)
-	if err != nil {
-		return err
-	}
-	timer, err := deliveries.GetLastMsgForSubject(ctx, contract.LaterSubject(j.d.WebhookID, j.d.ID))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil
-	}
-	if err != nil {
+	timer, err := s.behind.LastMessage(ctx, contract.Deliveries, contract.LaterSubject(j.d.WebhookID, j.d.ID))
+	if err != nil || timer == nil {
 		return err
 	}
 	d, due, err := contract.ParseLater(timer.Header, timer.Data)

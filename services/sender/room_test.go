@@ -722,7 +722,9 @@ func TestSender_TellsHowLateWhatGoesStraightThroughIs(t *testing.T) {
 		{"a later attempt", func(d *contract.Delivery, _ *shopbellv1.Webhook) { d.Attempt = 2 }, false},
 		{"by hand", func(d *contract.Delivery, _ *shopbellv1.Webhook) { d.AskedAt = time.Now() }, false},
 		{"in bulk", func(d *contract.Delivery, _ *shopbellv1.Webhook) { d.Bulk = true }, false},
-		{"after a delay", func(_ *contract.Delivery, w *shopbellv1.Webhook) { w.Delay = &shopbellv1.Delay{Value: 1, Unit: "minute"} }, false},
+		{"after a delay", func(_ *contract.Delivery, w *shopbellv1.Webhook) {
+			w.Delay = &shopbellv1.Delay{Value: 1, Unit: "minute"}
+		}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -91,7 +91,7 @@ func search(ctx context.Context, s *subject, w *world, r *report) error {
 	}
 	return errors.Join(
 		r.measure(w, "GetEvent, with its story", func(p sample) error { _, err := s.Event(ctx, p.shopID, p.eventID); return err }),
-		r.measure(w, "GetDelivery", func(p sample) error { _, err := s.Delivery(ctx, p.shopID, p.deliveryID); return err }))
+		r.measure(w, "GetDelivery", func(p sample) error { _, err := store.Detail(ctx, s, p.shopID, p.deliveryID); return err }))
 }
 
 // each is how many different deliveries each kind of search is made for, so that p99 is the second-worst.

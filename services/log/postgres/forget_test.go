@@ -81,7 +81,7 @@ func TestForget_FinishesWhatAKilledOneBegan(t *testing.T) {
 			}
 		}
 		// Whoever reads or writes meanwhile is not kept from it, but of what goes.
-		if _, err := s.Delivery(ctx, "shop", youngID); err != nil {
+		if _, err := store.Detail(ctx, s, "shop", youngID); err != nil {
 			t.Errorf("killed at %s: read what stays: %v", table, err)
 		}
 		if err := s.Write(ctx, young); err != nil {
@@ -106,7 +106,7 @@ func TestForget_FinishesWhatAKilledOneBegan(t *testing.T) {
 	if err := s.Write(ctx, old); err != nil {
 		t.Errorf("write what was still under way: %v", err)
 	}
-	if _, err := s.Delivery(ctx, "shop", oldID); err != nil {
+	if _, err := store.Detail(ctx, s, "shop", oldID); err != nil {
 		t.Errorf("read it: %v", err)
 	}
 }

@@ -1,9 +1,9 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,26 +60,23 @@ func (s *Store) Events(ctx context.Context, f store.EventsFilter) ([]*shopbellv1
 	})
 }
 
-// Delivery implements store.Store.
-func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store.Delivery, error) {
-	return snapshot(ctx, s, func(r reader) (*store.Delivery, error) {
-		states, err := r.statesOf(ctx, store.Key(shopID), []string{store.Key(deliveryID)})
-		if err == nil && len(states) == 0 {
-			err = store.ErrNotFound
-		}
+// Details implements store.Store.
+func (s *Store) Details(ctx context.Context, shopID string, deliveryIDs []string) (map[string]*store.Delivery, error) {
+	shop, ids := store.Key(shopID), store.Keys(deliveryIDs)
+	return snapshot(ctx, s, func(r reader) (map[string]*store.Delivery, error) {
+		states, err := r.statesOf(ctx, shop, ids)
 		if err != nil {
-			return nil, fmt.Errorf("read delivery %s/%s: %w", shopID, deliveryID, err)
+			return nil, fmt.Errorf("read deliveries of %s: %w", shopID, err)
 		}
-		state := states[0]
-		attempts, changes, err := r.history(ctx, state.ShopID, []string{state.ID})
+		attempts, changes, err := r.history(ctx, shop, ids)
 		if err != nil {
-			return nil, fmt.Errorf("read the attempts of delivery %s/%s: %w", shopID, deliveryID, err)
+			return nil, fmt.Errorf("read the attempts of deliveries of %s: %w", shopID, err)
 		}
-		event, err := r.event(ctx, state.ShopID, state.EventID)
+		events, err := r.eventsOf(ctx, states)
 		if err != nil {
-			return nil, fmt.Errorf("read the event of delivery %s/%s: %w", shopID, deliveryID, err)
+			return nil, fmt.Errorf("read the events of deliveries of %s: %w", shopID, err)
 		}
-		return store.NewDelivery(state, event, attempts, changes), nil
+		return store.NewDeliveries(states, events, attempts, changes), nil
 	})
 }
 
@@ -106,7 +103,7 @@ func (s *Store) Deliveries(ctx context.Context, f store.Filter) (*store.Page, er
 		} else {
 			page, err = store.Search(f,
 				func(f store.Filter) ([]store.State, error) { return r.list(ctx, f) },
-				func(states []store.State) (map[string][]byte, error) { return r.data(ctx, states) })
+				func(states []store.State) (map[string]*store.EventRow, error) { return r.eventsOf(ctx, states) })
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list deliveries of %s: %w", f.ShopID, err)
@@ -219,37 +216,30 @@ func (s *Store) Explain(ctx context.Context, f store.Filter) (string, error) {
 	})
 }
 
-// data reads the data of these deliveries' events, by their ids.
-func (r reader) data(ctx context.Context, states []store.State) (map[string][]byte, error) {
-	dataOf := make(map[string][]byte, len(states))
+// eventsOf reads the events of deliveries of a shop, by their ids.
+func (r reader) eventsOf(ctx context.Context, states []store.State) (map[string]*store.EventRow, error) {
 	if len(states) == 0 {
-		return dataOf, nil
-	}
-	read := func(where string, args ...any) error {
-		rows, err := r.tx.Query(ctx, `SELECT id, data FROM events WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		var id string
-		var data []byte
-		_, err = pgx.ForEachRow(rows, []any{&id, &data}, func() error {
-			dataOf[id] = bytes.Clone(data)
-			return nil
-		})
-		return err
+		return nil, nil
 	}
 	// Nearly all were accepted when their deliveries' ids say; only what was replayed is looked for in all parts.
 	low, high := bornBetween(column(states, func(s store.State) string { return s.ID }))
-	eventIDs := column(states, func(s store.State) string { return s.EventID })
-	err := read(`shop_id = $1 AND id = ANY($2) AND accepted_at >= $3 AND accepted_at < $4`, states[0].ShopID, eventIDs, low, high.Add(time.Millisecond))
+	ids := store.EventIDs(states)
+	rows, err := r.events(ctx, `shop_id = $1 AND id = ANY($2) AND accepted_at >= $3 AND accepted_at < $4`, states[0].ShopID, ids, low, high.Add(time.Millisecond))
 	if err != nil {
 		return nil, err
 	}
-	eventIDs = slices.DeleteFunc(eventIDs, func(id string) bool { _, known := dataOf[id]; return known })
-	if len(eventIDs) > 0 {
-		err = read(`shop_id = $1 AND id = ANY($2)`, states[0].ShopID, eventIDs)
+	known := store.ByID(rows)
+	ids = slices.DeleteFunc(ids, func(id string) bool { return known[id] != nil })
+	if len(ids) > 0 {
+		rows, err = r.events(ctx, `shop_id = $1 AND id = ANY($2)`, states[0].ShopID, ids)
+		maps.Copy(known, store.ByID(rows))
 	}
-	return dataOf, err
+	return known, err
+}
+
+// events reads events, of one id the one that was accepted first at last.
+func (r reader) events(ctx context.Context, where string, args ...any) ([]store.EventRow, error) {
+	return collect(ctx, r, `SELECT `+eventColumns+` FROM events WHERE `+where+` ORDER BY accepted_at DESC`, args, scanEvent)
 }
 
 // lateness is what Filter.Span needs to know.
@@ -371,12 +361,8 @@ func snapshot[T any](ctx context.Context, s *Store, read func(reader) (T, error)
 
 // event is nil when it is not there.
 func (r reader) event(ctx context.Context, shopID, id string) (*store.EventRow, error) {
-	all, err := collect(ctx, r, `SELECT `+eventColumns+` FROM events WHERE shop_id = $1 AND id = $2 ORDER BY accepted_at LIMIT 1`,
-		[]any{shopID, id}, scanEvent)
-	if err != nil || len(all) == 0 {
-		return nil, err
-	}
-	return &all[0], nil
+	all, err := r.events(ctx, `shop_id = $1 AND id = $2`, shopID, id)
+	return store.ByID(all)[id], err
 }
 
 func scanEvent(row pgx.CollectableRow) (e store.EventRow, err error) {

@@ -59,26 +59,23 @@ func (s *Store) Events(ctx context.Context, f store.EventsFilter) ([]*shopbellv1
 	})
 }
 
-// Delivery implements store.Store.
-func (s *Store) Delivery(ctx context.Context, shopID, deliveryID string) (*store.Delivery, error) {
-	return snapshot(ctx, s.reader, func(r reader) (*store.Delivery, error) {
-		states, err := r.states(ctx, `shop_id = ? AND id = ?`, store.Key(shopID), store.Key(deliveryID))
-		if err == nil && len(states) == 0 {
-			err = store.ErrNotFound
-		}
+// Details implements store.Store.
+func (s *Store) Details(ctx context.Context, shopID string, deliveryIDs []string) (map[string]*store.Delivery, error) {
+	shop, ids := store.Key(shopID), store.Keys(deliveryIDs)
+	return snapshot(ctx, s.reader, func(r reader) (map[string]*store.Delivery, error) {
+		states, err := r.states(ctx, `shop_id = ? AND id IN (SELECT value FROM json_each(?))`, shop, jsonList(ids))
 		if err != nil {
-			return nil, fmt.Errorf("read delivery %s/%s: %w", shopID, deliveryID, err)
+			return nil, fmt.Errorf("read deliveries of %s: %w", shopID, err)
 		}
-		state := states[0]
-		attempts, changes, err := r.history(ctx, state.ShopID, []string{state.ID})
+		attempts, changes, err := r.history(ctx, shop, ids)
 		if err != nil {
-			return nil, fmt.Errorf("read the attempts of delivery %s/%s: %w", shopID, deliveryID, err)
+			return nil, fmt.Errorf("read the attempts of deliveries of %s: %w", shopID, err)
 		}
-		event, err := r.event(ctx, state.ShopID, state.EventID)
+		events, err := r.eventsOf(ctx, states)
 		if err != nil {
-			return nil, fmt.Errorf("read the event of delivery %s/%s: %w", shopID, deliveryID, err)
+			return nil, fmt.Errorf("read the events of deliveries of %s: %w", shopID, err)
 		}
-		return store.NewDelivery(state, event, attempts, changes), nil
+		return store.NewDeliveries(states, events, attempts, changes), nil
 	})
 }
 
@@ -105,7 +102,7 @@ func (s *Store) Deliveries(ctx context.Context, f store.Filter) (*store.Page, er
 		} else {
 			page, err = store.Search(f,
 				func(f store.Filter) ([]store.State, error) { return r.list(ctx, f) },
-				func(states []store.State) (map[string][]byte, error) { return r.data(ctx, states) })
+				func(states []store.State) (map[string]*store.EventRow, error) { return r.eventsOf(ctx, states) })
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list deliveries of %s: %w", f.ShopID, err)
@@ -195,23 +192,14 @@ func (r reader) lateness(ctx context.Context, f store.Filter) (time.Duration, er
 	return time.Duration(late.Int64) * time.Microsecond, err
 }
 
-// data reads the data of these deliveries' events, by their ids.
-func (r reader) data(ctx context.Context, states []store.State) (map[string][]byte, error) {
-	dataOf := make(map[string][]byte, len(states))
-	for _, s := range states {
-		if _, known := dataOf[s.EventID]; known {
-			continue
-		}
-		event, err := r.event(ctx, s.ShopID, s.EventID)
-		if err != nil {
-			return nil, err
-		}
-		dataOf[s.EventID] = nil
-		if event != nil {
-			dataOf[s.EventID] = event.Data
-		}
+// eventsOf reads the events of deliveries of a shop, by their ids.
+func (r reader) eventsOf(ctx context.Context, states []store.State) (map[string]*store.EventRow, error) {
+	if len(states) == 0 {
+		return nil, nil
 	}
-	return dataOf, nil
+	rows, err := collect(ctx, r, `SELECT `+eventColumns+` FROM events WHERE shop_id = ? AND id IN (SELECT value FROM json_each(?))`,
+		[]any{states[0].ShopID, jsonList(store.EventIDs(states))}, scanEvent)
+	return store.ByID(rows), err
 }
 
 // conditions are the filter's as SQL, but for the event.

@@ -22,48 +22,46 @@ func NewEvent(event *EventRow, decision *DecisionRow, states []State, attempts [
 	if event != nil {
 		e.Event = event.proto()
 	}
-	stateOf := make(map[string]State, len(states))
-	for _, s := range states {
-		stateOf[s.ID] = s
-	}
-	attemptsOf := make(map[string][]AttemptRow, len(states))
-	for _, a := range attempts {
-		attemptsOf[a.DeliveryID] = append(attemptsOf[a.DeliveryID], a)
-	}
-	changesOf := make(map[string][]ChangeRow)
-	for _, c := range changes {
-		changesOf[c.DeliveryID] = append(changesOf[c.DeliveryID], c)
-	}
+	known := newDeliveries(states, attempts, changes)
 	for _, id := range DeliveryIDs(decision.Decision) {
-		if s, ok := stateOf[id]; ok {
-			e.Deliveries = append(e.Deliveries, newDelivery(s, attemptsOf[id], changesOf[id]))
+		if d, ok := known[id]; ok {
+			e.Deliveries = append(e.Deliveries, d)
 		}
 	}
 	return e
 }
 
-// NewDelivery puts a delivery together from its rows; event is nil when it is not there. Attempts and changes must be
-// in the order of their keys.
-func NewDelivery(state State, event *EventRow, attempts []AttemptRow, changes []ChangeRow) *Delivery {
-	d := newDelivery(state, attempts, changes)
-	if event != nil {
-		d.Event = event.proto()
+// NewDeliveries puts deliveries together from their rows, by their ids. Events are theirs by their ids, as far as they are
+// there; attempts and changes must be in the order of their keys.
+func NewDeliveries(states []State, events map[string]*EventRow, attempts []AttemptRow, changes []ChangeRow) map[string]*Delivery {
+	all := newDeliveries(states, attempts, changes)
+	for _, d := range all {
+		if event := events[d.Delivery.GetEventId()]; event != nil {
+			d.Event = event.proto()
+		}
+		d.Delivery.Body, d.BodyKnown = body(d.Attempts, d.Event)
 	}
-	d.Delivery.Body, d.BodyKnown = body(d.Attempts, d.Event)
-	return d
+	return all
 }
 
-func newDelivery(state State, attempts []AttemptRow, changes []ChangeRow) *Delivery {
-	d := &Delivery{Delivery: state.Proto()}
+func newDeliveries(states []State, attempts []AttemptRow, changes []ChangeRow) map[string]*Delivery {
+	all := make(map[string]*Delivery, len(states))
+	for _, s := range states {
+		all[s.ID] = &Delivery{Delivery: s.Proto()}
+	}
 	for _, row := range attempts {
-		made := row.made()
-		d.Attempts = append(d.Attempts, made)
-		d.Delivery.Attempts = append(d.Delivery.Attempts, made.GetAttempt())
+		if d := all[row.DeliveryID]; d != nil {
+			made := row.made()
+			d.Attempts = append(d.Attempts, made)
+			d.Delivery.Attempts = append(d.Delivery.Attempts, made.GetAttempt())
+		}
 	}
 	for _, row := range changes {
-		d.Changes = append(d.Changes, row.Change)
+		if d := all[row.DeliveryID]; d != nil {
+			d.Changes = append(d.Changes, row.Change)
+		}
 	}
-	return d
+	return all
 }
 
 // made is the row's record. Of one that somebody else damaged only the row itself speaks.
@@ -98,6 +96,25 @@ func body(attempts []*busv1.AttemptMade, event *shopbellv1.Event) ([]byte, bool)
 	default:
 		return slices.Concat(last.GetBodyPrefix(), event.GetData(), last.GetBodySuffix()), true
 	}
+}
+
+// EventIDs are the ids of the events of deliveries, each once.
+func EventIDs(states []State) []string {
+	ids := make([]string, len(states))
+	for i, s := range states {
+		ids[i] = s.EventID
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// ByID are events by their ids; of those with the same id the last one.
+func ByID(rows []EventRow) map[string]*EventRow {
+	of := make(map[string]*EventRow, len(rows))
+	for i := range rows {
+		of[rows[i].ID] = &rows[i]
+	}
+	return of
 }
 
 // EventsOf makes events of rows.

@@ -45,6 +45,15 @@ func Key(s string) string {
 	return strings.ToValidUTF8(s[:maxKey-40], "") + fmt.Sprintf("… %x", hash[:16])
 }
 
+// Keys are the keys of several.
+func Keys(texts []string) []string {
+	keys := make([]string, len(texts))
+	for i, s := range texts {
+		keys[i] = Key(s)
+	}
+	return keys
+}
+
 // Time is a timestamp as every database can hold it: whole microseconds between the years 1 and 9999, UTC. What is
 // absent or invalid is the zero time.
 func Time(ts *timestamppb.Timestamp) time.Time {

@@ -5,6 +5,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
@@ -40,9 +41,9 @@ type Store interface {
 	// in the filter it reads the data of their events, and at most so much of it: see Page.ReadTo.
 	Deliveries(ctx context.Context, filter Filter) (*Page, error)
 
-	// Delivery reads a delivery with its event, its attempts and the exact body of the last one. It returns
-	// ErrNotFound.
-	Delivery(ctx context.Context, shopID, deliveryID string) (*Delivery, error)
+	// Details reads deliveries of a shop with their events, their attempts and the exact body of the last one, by their ids.
+	// One that is not there is left out. One alone is read with Detail.
+	Details(ctx context.Context, shopID string, deliveryIDs []string) (map[string]*Delivery, error)
 
 	// Stats reads statistics, in the order of their keys; hours and days in which nothing was counted are left out.
 	Stats(ctx context.Context, filter StatsFilter) ([]StatsRow, error)
@@ -73,6 +74,19 @@ type Store interface {
 
 	// Close ends all connections. It waits for calls that are under way.
 	Close() error
+}
+
+// Detail reads a delivery as Store.Details does. It returns ErrNotFound.
+func Detail(ctx context.Context, s Store, shopID, deliveryID string) (*Delivery, error) {
+	known, err := s.Details(ctx, shopID, []string{deliveryID})
+	if err != nil {
+		return nil, err
+	}
+	d, ok := known[Key(deliveryID)]
+	if !ok {
+		return nil, fmt.Errorf("read delivery %s/%s: %w", shopID, deliveryID, ErrNotFound)
+	}
+	return d, nil
 }
 
 // Batch is what is written at once.

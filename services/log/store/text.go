@@ -86,8 +86,8 @@ const (
 )
 
 // Search lists the deliveries that a filter with a text chooses. list is for what the filter chooses but for its text,
-// and data for the data of the events of these deliveries, by their ids.
-func Search(f Filter, list func(Filter) ([]State, error), data func([]State) (map[string][]byte, error)) (*Page, error) {
+// and events for the events of these deliveries, by their ids.
+func Search(f Filter, list func(Filter) ([]State, error), events func([]State) (map[string]*EventRow, error)) (*Page, error) {
 	page, needle, limit := &Page{}, NewNeedle(f.Text), f.Limit
 	f.Limit = searchedAtOnce
 	for read, size := 0, 0; ; {
@@ -95,14 +95,14 @@ func Search(f Filter, list func(Filter) ([]State, error), data func([]State) (ma
 		if err != nil {
 			return nil, err
 		}
-		dataOf, err := data(states)
+		known, err := events(states)
 		if err != nil {
 			return nil, err
 		}
-		found := make(map[string]bool, len(dataOf))
-		for eventID, b := range dataOf {
-			found[eventID] = needle.In(b)
-			size += len(b)
+		found := make(map[string]bool, len(known))
+		for eventID, e := range known {
+			found[eventID] = needle.In(e.Data)
+			size += len(e.Data)
 		}
 		for _, s := range states {
 			if found[s.EventID] {

@@ -121,7 +121,7 @@ func (b bundle) event(shopID, eventID string) *store.Event {
 
 func (b bundle) delivery(shopID, deliveryID string) *store.Delivery {
 	b.t.Helper()
-	d, err := b.Delivery(context.Background(), shopID, deliveryID)
+	d, err := store.Detail(context.Background(), b, shopID, deliveryID)
 	if err != nil {
 		b.t.Fatalf("read delivery %s: %v", deliveryID, err)
 	}

@@ -41,7 +41,7 @@ func (b bundle) size() int64 {
 func (b bundle) knows(shopID, eventID, deliveryID string) (event, delivery bool) {
 	b.t.Helper()
 	_, errEvent := b.Event(context.Background(), shopID, eventID)
-	_, errDelivery := b.Delivery(context.Background(), shopID, deliveryID)
+	_, errDelivery := store.Detail(context.Background(), b, shopID, deliveryID)
 	for _, err := range []error{errEvent, errDelivery} {
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			b.t.Fatal(err)

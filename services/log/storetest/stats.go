@@ -93,7 +93,7 @@ func CheckStats(t testing.TB, s store.Store) {
 			t.Fatal(err)
 		}
 		for _, d := range list.Deliveries {
-			whole, err := s.Delivery(context.Background(), shop, d.GetId())
+			whole, err := store.Detail(context.Background(), s, shop, d.GetId())
 			if err != nil {
 				t.Fatal(err)
 			}

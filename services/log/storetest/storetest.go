@@ -98,7 +98,7 @@ func missesWhatIsNotThere(t *testing.T, s bundle) {
 	if _, err := s.Event(ctx, "shop", "evt_none"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("event: got error %v, want ErrNotFound", err)
 	}
-	if _, err := s.Delivery(ctx, "shop", "dlv_none"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := store.Detail(ctx, s, "shop", "dlv_none"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("delivery: got error %v, want ErrNotFound", err)
 	}
 	same(t, "list", s.list(store.Filter{ShopID: "shop"}), []string{})
@@ -145,6 +145,25 @@ func readsDeliveries(t *testing.T, s bundle) {
 	want.Body, whole.BodyKnown = []byte(`{"data":1}`), true
 	whole.Event = newEvent("shop", "evt", []byte(`1`))
 	same(t, "delivery", s.delivery("shop", deliveryID(1)), whole)
+
+	// Several at once: two of one event, and one whose event has not come.
+	s.write(store.Batch{Records: []*busv1.Record{
+		made("shop", "evt", "wh_2", deliveryID(2), 1, time.Minute, "delivered", 200),
+		made("shop", "evt_later", "wh_1", deliveryID(3), 1, time.Minute, "delivered", 200),
+		made("other", "evt", "wh_1", deliveryID(4), 1, time.Minute, "delivered", 200),
+	}})
+	known, err := s.Details(context.Background(), "shop", []string{deliveryID(1), deliveryID(2), deliveryID(3), deliveryID(4), deliveryID(5)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := map[string]*store.Delivery{deliveryID(1): whole}
+	for _, id := range []string{deliveryID(2), deliveryID(3)} {
+		of[id] = s.delivery("shop", id)
+	}
+	same(t, "several deliveries", known, of)
+	if known[deliveryID(2)].Event == nil || known[deliveryID(3)].Event != nil {
+		t.Error("want the event of each delivery, as far as it is there")
+	}
 }
 
 func tellsWhenDue(t *testing.T, s bundle) {
