@@ -59,11 +59,11 @@ const lately = time.Second
 const firstProbe = time.Second
 
 // nextProbe is how long after a failed probe the next one follows, when the receiver has been away for so long: a
-// twentieth of that, from a second to what the rules allow. So a receiver that was away for half a minute is found to be
-// back within a second and a half, and one that is dead costs little. Others is how many receivers are probed by the same
+// thirtieth of that, from a second to what the rules allow. So a receiver that was away for half a minute is found to be
+// back within a second, and one that is dead costs little. Others is how many receivers are probed by the same
 // sender: together they are not probed more often than probesPerSecond.
 func nextProbe(rules profile.Policy, away time.Duration, others int) time.Duration {
-	wait := min(max(away/20, firstProbe), rules.ProbeAtMost())
+	wait := min(max(away/30, firstProbe), rules.ProbeAtMost())
 	return max(wait, time.Duration(others)*time.Second/probesPerSecond)
 }
 

@@ -78,8 +78,9 @@ func TestNextProbe_FollowsTheOutage(t *testing.T) {
 	}{
 		{0, 1, time.Second},
 		{20 * time.Second, 1, time.Second},
-		{30 * time.Second, 1, 1500 * time.Millisecond},
-		{10 * time.Minute, 1, 30 * time.Second},
+		{30 * time.Second, 1, time.Second},
+		{45 * time.Second, 1, 1500 * time.Millisecond},
+		{10 * time.Minute, 1, 20 * time.Second},
 		{24 * time.Hour, 1, time.Minute},
 		{30 * time.Second, 10_000, 50 * time.Second}, // not more than 200 probes a second in all
 	} {
