@@ -91,3 +91,54 @@ func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
 		})
 	}
 }
+
+// A sender that is killed between holding what was called back and saying so leaves it in two places.
+func TestSender_WhatWasHeldAndSentMeanwhileIsNotHeldAgain(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		due  time.Duration // of the delivery, when its message comes again
+		held bool          // by the killed sender
+	}{
+		{"its time has not come", time.Hour, true},
+		{"its time has come", -time.Minute, true},
+		{"it was not held yet", -time.Minute, false},
+		{"it was not held yet, and its time has not come", time.Hour, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			in := count(t, func(http.ResponseWriter, int, int) int { return 0 })
+			b.put(t, governed("wh_1", in.url, nil))
+			d := delivery("1", "application/json")
+			d.Attempt, d.Due = 2, time.Now().Add(row.due)
+			b.publish(t, d.Message())
+			consumer, err := b.js.Consumer(t.Context(), contract.Deliveries, contract.Sender)
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken, err := consumer.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.start(t, few())
+			if row.held {
+				b.publish(t, d.Hold(sequence(taken)))
+				b.sender.keep(t.Context(), hold{why: "a test", shop: "demo", webhookID: "wh_1"})
+				eventually(t, "what was held is sent", func() bool { return len(b.stored(t, contract.Held)) == 0 && in.requests.Load() == 1 })
+			}
+			if err := taken.Nak(); err != nil { // stands for the end of its AckWait
+				t.Fatal(err)
+			}
+			b.nothingHeld(t)
+			wantAll(t, in, 1)
+			last := ""
+			for _, r := range b.records(t, 1) {
+				last = r.GetChange().GetStatus() + r.GetAttempt().GetStatus()
+			}
+			if last != delivered {
+				t.Errorf("the last that is told of it is %q", last)
+			}
+		})
+	}
+}

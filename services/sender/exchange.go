@@ -63,7 +63,7 @@ func do(ctx context.Context, c *client, target string, h http.Header, body []byt
 	x.code, x.response = resp.StatusCode, resp.Header
 	x.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	if x.code != http.StatusSwitchingProtocols { // its body is the connection, which our deadline does not end
-		x.body, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+		x.body, err = readAll(io.LimitReader(resp.Body, limit+1))
 	}
 	_ = resp.Body.Close()
 	if int64(len(x.body)) > limit {
@@ -73,6 +73,18 @@ func do(ctx context.Context, c *client, target string, h http.Header, body []byt
 	x.duration = time.Since(x.began)
 	x.timings = v.clock.seen().timings()
 	return x
+}
+
+// bodies are buffers to read answers into: a large one is not to grow anew for each exchange.
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// readAll reads to the end or to an error, and gives what came in any case.
+func readAll(r io.Reader) ([]byte, error) {
+	b := bodies.Get().(*bytes.Buffer)
+	defer bodies.Put(b)
+	b.Reset()
+	_, err := b.ReadFrom(r)
+	return bytes.Clone(b.Bytes()), err
 }
 
 // visit is what an exchange and the client's connections know of each other.

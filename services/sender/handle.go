@@ -130,6 +130,9 @@ func (s *Sender) route(j *job) {
 	case time.Now().Before(j.d.Due): // it was called back
 		s.holder.put(s.lanes.hold(hold{jobs: []*job{j}, why: notWell, shop: j.d.ShopID, webhookID: j.d.WebhookID}, false))
 		return
+	case !j.d.Due.IsZero() && comesAgain(j.m): // it was, and whoever had it may have held it
+		s.holder.put(s.lanes.hold(hold{jobs: []*job{j}, why: unfinished, shop: j.d.ShopID, webhookID: j.d.WebhookID}, false))
+		return
 	}
 	if j.straight() {
 		j.late = time.Since(j.d.AcceptedAt)
@@ -158,6 +161,8 @@ func (s *Sender) giveBack(j *job) {
 const (
 	tooSlow = "its receiver takes fewer deliveries than come"
 	notWell = "its receiver is not well"
+	// unfinished is why something is held that its lane sends as soon as it can.
+	unfinished = "the sender that had it before did not finish it"
 )
 
 const inOrder = "its deliveries are sent in order"

@@ -81,8 +81,13 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 	s := h.s
 	var records []*busv1.Record
 	var msgs []*nats.Msg
+	again := map[*job]error{} // comes again, and what became of holding it
 	for _, what := range batch {
 		for _, j := range what.jobs {
+			if comesAgain(j.m) {
+				again[j] = s.holdAgain(ctx, j, what.why)
+				continue
+			}
 			tracing := bus.Extract(ctx, j.header)
 			if what.why != inOrder { // then it goes without saying
 				records = append(records, record.Traced(tracing, changeOf(&j.d, held, what.why)))
@@ -100,6 +105,10 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 	cancel()
 	for _, what := range batch {
 		for _, j := range what.jobs {
+			if problem, is := again[j]; is {
+				s.settle(ctx, j.m, problem)
+				continue
+			}
 			s.settle(ctx, j.m, err)
 		}
 		s.heldTotal.Add(float64(len(what.jobs)))
@@ -116,6 +125,31 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 			}
 		}
 	}
+}
+
+// holdAgain holds a delivery whose message comes again: whoever had it before may have held it, and have been killed before he
+// could answer. The bus knows such a hold by its id; where what was held is gone it was sent meanwhile, and nothing is to be done.
+func (s *Sender) holdAgain(ctx context.Context, j *job, why string) error {
+	ctx, cancel := context.WithTimeout(bus.Extract(ctx, j.header), publishTimeout)
+	defer cancel()
+	m := j.d.Hold(sequence(j.m))
+	bus.Inject(ctx, m)
+	told := changeOf(&j.d, held, why)
+	acks, err := s.behind.PublishAcks(ctx, m)
+	if err != nil {
+		return err
+	}
+	if acks[0].Duplicate {
+		left, _, err := s.behind.List(ctx, contract.Held, m.Subject, acks[0].Sequence, 1, 1)
+		if err != nil || len(left) == 0 || left[0].Sequence != acks[0].Sequence {
+			return err
+		}
+		told.At = timestamppb.New(left[0].Time) // what came of it since then is later
+	}
+	if why == inOrder {
+		return nil
+	}
+	return s.tell(ctx, record.Traced(ctx, told))
 }
 
 // callBack has deliveries that wait for a later attempt come now, so that they are held with the rest: each one's timer is

@@ -293,10 +293,10 @@ func (t *team) kill() {
 	}
 }
 
-// lying are the deliveries that lie on the bus for somebody to send, all but those that wait for a timer: the number of the
-// attempt to make, or 0 of those that are held.
-func lying(ctx context.Context, b *bus.Bus) (map[string]int, error) {
-	ids := map[string]int{}
+// lying are the deliveries that lie on the bus for somebody to send, all but those that wait for a timer: the numbers of the
+// attempts to make, and 0 where it is held. It is twice on the bus when who was killed had it held, and not yet said so.
+func lying(ctx context.Context, b *bus.Bus) (map[string][]int, error) {
+	ids := map[string][]int{}
 	for _, at := range [][2]string{{contract.Deliveries, "deliveries.*.*"}, {contract.Deliveries, "bulk.*.*"}, {contract.Held, contract.HeldSubjects}} {
 		for next, more := uint64(1), true; more; {
 			var batch []bus.Stored
@@ -310,9 +310,10 @@ func lying(ctx context.Context, b *bus.Bus) (map[string]int, error) {
 				if err != nil {
 					return nil, err
 				}
-				if ids[d.ID] = d.Attempt; at[0] == contract.Held {
-					ids[d.ID] = 0
+				if at[0] == contract.Held {
+					d.Attempt = 0
 				}
+				ids[d.ID] = append(ids[d.ID], d.Attempt)
 			}
 		}
 	}
@@ -351,15 +352,16 @@ type ledger struct {
 // kill is a sender that was killed.
 type kill struct {
 	sender string
-	left   map[string]int   // what was on the bus right after it
+	left   map[string][]int // what was on the bus right after it
 	made   map[attempt]bool // what attempts it had made
 }
 
 // inFlight says whether a delivery that was taken from these senders was in flight at a kill: the sender had made the
-// attempt for which it lies on the bus after that, or had it taken, and the bus does not know.
+// attempt for which it lies on the bus after that, or had it taken or held, and had not said so.
 func (k kill) inFlight(id string, takers []string) bool {
-	number, left := k.left[id]
-	return left && (number > 0 && k.made[attempt{id, number}] || slices.Contains(takers, k.sender))
+	numbers, left := k.left[id]
+	again := func(number int) bool { return number > 0 && k.made[attempt{id, number}] }
+	return left && (len(numbers) > 1 || slices.ContainsFunc(numbers, again) || slices.Contains(takers, k.sender))
 }
 
 // door is a webhook as its receiver and the register see it.
