@@ -551,7 +551,7 @@ func (k killed) print(r result, left int, took time.Duration) error {
 	told("given up by their rules", r.ended)
 	line("missing", "0", r.missing, r.missing == 0)
 	line("left on the bus when nothing was left to be done", "0", left, left == 0)
-	told("in flight at a kill: attempted by who was killed, and still on the bus", r.inFlight)
+	told("in flight at a kill: tried or held by who was killed, who had not said so", r.inFlight)
 	line("came again", "≤ "+thousands(r.inFlight), r.again, r.again <= r.inFlight)
 	line("of these more often than in flight at a kill", "0", r.unexplained, r.unexplained == 0)
 	told("lanes that held, each time that one did", r.held)
