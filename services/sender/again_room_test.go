@@ -8,9 +8,24 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"shopbell.dev/pkg/contract"
 )
+
+// taken is the next delivery, in the hands of a sender that does nothing with it.
+func (b *bundle) taken(t *testing.T) jetstream.Msg {
+	t.Helper()
+	consumer, err := b.js.Consumer(t.Context(), contract.Deliveries, contract.Sender)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := consumer.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
 
 // What was in flight when a sender was killed comes again. Where the bus has the attempt after it, it was made: made again, it
 // would be followed by one more of each attempt to come.
@@ -61,14 +76,7 @@ func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
 				row.change(d)
 			}
 			b.publish(t, d.Message())
-			consumer, err := b.js.Consumer(t.Context(), contract.Deliveries, contract.Sender)
-			if err != nil {
-				t.Fatal(err)
-			}
-			taken, err := consumer.Next()
-			if err != nil {
-				t.Fatal(err)
-			}
+			taken := b.taken(t)
 			b.publish(t, row.follow(d)...)
 			if err := taken.Nak(); err != nil { // stands for the end of its AckWait
 				t.Fatal(err)
@@ -113,14 +121,7 @@ func TestSender_WhatWasHeldAndSentMeanwhileIsNotHeldAgain(t *testing.T) {
 			d := delivery("1", "application/json")
 			d.Attempt, d.Due = 2, time.Now().Add(row.due)
 			b.publish(t, d.Message())
-			consumer, err := b.js.Consumer(t.Context(), contract.Deliveries, contract.Sender)
-			if err != nil {
-				t.Fatal(err)
-			}
-			taken, err := consumer.Next()
-			if err != nil {
-				t.Fatal(err)
-			}
+			taken := b.taken(t)
 			b.start(t, few())
 			if row.held {
 				b.publish(t, d.Hold(sequence(taken)))
