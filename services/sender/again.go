@@ -3,6 +3,7 @@ package sender
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"shopbell.dev/pkg/bus"
@@ -16,11 +17,11 @@ func comesAgain(m bus.Message) bool {
 	return err == nil && meta.NumDelivered > 1
 }
 
-// wasMade says whether the attempt that a message asks for was made by whoever had it before, and killed before he could answer:
-// then the bus has a later attempt of the same delivery. Made again, it would be followed by a second one of each that is to
-// come. An attempt that somebody asked for is followed by none of its own, and is made.
+// wasMade says whether the attempt that a message asks for was made, or held, by whoever had it before and was killed before he
+// could answer: then the bus has the same delivery with that attempt or a later one. Made again, it would be followed by a second
+// one of each that is to come. An attempt that somebody asked for is followed by none of its own, and is made.
 //
-// It is not all: where the later attempt was made too, and was the last or is held, or where more deliveries of its webhook wait
+// It is not all: where the later attempt was made too, and was the last, or where more deliveries of its webhook wait or are held
 // than are looked at, it is made again. So it is when the bus is behind, never the other way round.
 func (s *Sender) wasMade(ctx context.Context, m bus.Message, d *contract.Delivery) (bool, error) {
 	if d.ByHand() || !comesAgain(m) {
@@ -33,12 +34,18 @@ func (s *Sender) wasMade(ctx context.Context, m bus.Message, d *contract.Deliver
 		return waits, err
 	}
 	behind, _, err := s.env.Bus.List(ctx, contract.Deliveries, m.Subject(), sequence(m)+1, readAtOnce, readBytes)
-	for _, raw := range behind {
-		if other, problem := contract.ParseDelivery(raw.Header, raw.Data); problem == nil && follows(&other, d) {
-			return true, nil
-		}
+	if err != nil || contains(behind, func(other *contract.Delivery) bool { return follows(other, d) }) {
+		return err == nil, err
 	}
-	return false, err
+	kept, _, err := s.env.Bus.List(ctx, contract.Held, contract.HeldSubject(d.WebhookID), 1, readAtOnce, readBytes)
+	return contains(kept, func(other *contract.Delivery) bool { return other.ID == d.ID && other.Attempt >= d.Attempt }), err
+}
+
+func contains(batch []bus.Stored, is func(*contract.Delivery) bool) bool {
+	return slices.ContainsFunc(batch, func(raw bus.Stored) bool {
+		d, err := contract.ParseDelivery(raw.Header, raw.Data)
+		return err == nil && is(&d)
+	})
 }
 
 // waitsLater says whether a timer of a later attempt is set. One whose time has passed says nothing: after a kill of its server

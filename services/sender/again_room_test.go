@@ -28,7 +28,7 @@ func (b *bundle) taken(t *testing.T) jetstream.Msg {
 }
 
 // What was in flight when a sender was killed comes again. Where the bus has the attempt after it, it was made: made again, it
-// would be followed by one more of each attempt to come.
+// would be followed by one more of each attempt to come. Where it is held, it is sent from there.
 func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
 	t.Parallel()
 	next := func(d contract.Delivery) *contract.Delivery {
@@ -51,6 +51,15 @@ func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
 		{"the one after the next waits", nil, func(d *contract.Delivery) []*nats.Msg {
 			return []*nats.Msg{next(*next(*d)).Later(time.Now().Add(time.Hour))}
 		}, nil, 1},
+		{"the next attempt is held", nil, func(d *contract.Delivery) []*nats.Msg {
+			return []*nats.Msg{next(*d).Hold(0)}
+		}, nil, 0},
+		{"it is held itself", nil, func(d *contract.Delivery) []*nats.Msg { return []*nats.Msg{d.Hold(0)} }, nil, 0},
+		{"another delivery is held", nil, func(d *contract.Delivery) []*nats.Msg {
+			other := next(*d)
+			other.ID = "dlv_other"
+			return []*nats.Msg{other.Hold(0)}
+		}, []int{1}, 0},
 		{"it was not made", nil, func(*contract.Delivery) []*nats.Msg { return nil }, []int{1}, 0},
 		{"a later attempt of another delivery waits", nil, func(d *contract.Delivery) []*nats.Msg {
 			other := next(*d)

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver
+	"github.com/pressly/goose/v3"
 
 	"shopbell.dev/services/log/postgres"
 	"shopbell.dev/services/log/store"
@@ -38,20 +41,29 @@ func BenchmarkWrite(b *testing.B) { storetest.BenchmarkWrite(b, open) }
 
 func TestOpen_TakesWhatEarlierReleasesWrote(t *testing.T) {
 	t.Parallel()
-	dsn := storetest.Postgres(t)
 	dump, err := os.ReadFile("testdata/version1.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := pgx.Connect(context.Background(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = conn.Exec(context.Background(), string(dump))
-	if err := errors.Join(err, conn.Close(context.Background())); err != nil {
-		t.Fatal(err)
-	}
-	storetest.Migrated(t, openAt(t, dsn), open(t))
+	storetest.EachVersion(t, goose.DialectPostgres, func(t *testing.T, upTo func(*sql.DB) error) {
+		dsn := storetest.Postgres(t)
+		conn, err := pgx.Connect(context.Background(), dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = conn.Exec(context.Background(), string(dump)) // which leaves the connection without a search path
+		if err := errors.Join(err, conn.Close(context.Background())); err != nil {
+			t.Fatal(err)
+		}
+		db, err := sql.Open("pgx", dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(upTo(db), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		storetest.Migrated(t, openAt(t, dsn), open(t))
+	})
 }
 
 func TestOpen_ReplicasMayStartAtOnce(t *testing.T) {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pressly/goose/v3"
+
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 
@@ -56,20 +58,24 @@ func BenchmarkWrite(b *testing.B) { storetest.BenchmarkWrite(b, open) }
 
 func TestOpen_TakesWhatEarlierReleasesWrote(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "log.db")
 	dump, err := os.ReadFile("testdata/version1.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = db.Exec(string(dump))
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	storetest.Migrated(t, openAt(t, path), open(t))
+	storetest.EachVersion(t, goose.DialectSQLite3, func(t *testing.T, upTo func(*sql.DB) error) {
+		path := filepath.Join(t.TempDir(), "log.db")
+		db, err := sql.Open("sqlite", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = db.Exec(string(dump)); err == nil {
+			err = upTo(db)
+		}
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		storetest.Migrated(t, openAt(t, path), open(t))
+	})
 }
 
 func TestOpen_TakesAnyPathAndKeepsItPrivate(t *testing.T) {

@@ -2,8 +2,14 @@ package storetest
 
 import (
 	"context"
+	"database/sql"
+	"fmt"
+	"io/fs"
+	"os"
 	"testing"
 	"time"
+
+	"github.com/pressly/goose/v3"
 
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -36,6 +42,36 @@ func version1() []store.Batch {
 		decision("shop", "evt_late", 7*day, matched("wh_2", deliveryID(3600))),
 		made("shop", "evt", "wh_1", "dlv_without_time", 1, 0, "delivered", 200), // an id that holds no time
 	}})
+}
+
+// EachVersion runs a test for each version of the schema that the folder migrations has. upTo brings a database which version 1
+// wrote to that version, and no further.
+func EachVersion(t *testing.T, dialect goose.Dialect, test func(t *testing.T, upTo func(*sql.DB) error)) {
+	t.Helper()
+	migrations := os.DirFS("migrations")
+	files, err := fs.Glob(migrations, "*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("migrations: %q, %v", files, err)
+	}
+	for i := range files {
+		version := int64(i + 1)
+		t.Run(fmt.Sprintf("version %d", version), func(t *testing.T) {
+			t.Parallel()
+			test(t, func(db *sql.DB) error {
+				p, err := goose.NewProvider(dialect, db, migrations, goose.WithDisableGlobalRegistry(true))
+				if err != nil {
+					return err
+				}
+				if _, err := p.UpTo(t.Context(), version); err != nil {
+					return err
+				}
+				if is, err := p.GetDBVersion(t.Context()); err != nil || is != version {
+					return fmt.Errorf("the database is at version %d, want %d: %w", is, version, err)
+				}
+				return nil
+			})
+		})
+	}
 }
 
 // Migrated tests that a database which an earlier version wrote reads like one that was written today. migrated is that
