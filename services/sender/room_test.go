@@ -144,13 +144,20 @@ func (b *bundle) stored(t *testing.T, name string) (out []*jetstream.RawStreamMs
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := stream.CachedInfo().State
-	for seq := state.FirstSeq; seq <= state.LastSeq && state.Msgs > 0; seq++ {
+	for seq := stream.CachedInfo().State.FirstSeq; ; seq++ {
+		if seq > stream.CachedInfo().State.LastSeq { // what was put behind the others meanwhile is not missed
+			info, err := stream.Info(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seq > info.State.LastSeq {
+				return out
+			}
+		}
 		if m, err := stream.GetMsg(t.Context(), seq); err == nil {
 			out = append(out, m)
 		}
 	}
-	return out
 }
 
 // records are what the sender has told the log, once there are at least so many.
