@@ -64,7 +64,7 @@ func TestReplay_SendsFewerWhileWhatHappensNowIsLate(t *testing.T) {
 	attempt := func(lateMs float64) *busv1.Record {
 		return &busv1.Record{What: &busv1.Record_Attempt{Attempt: &busv1.AttemptMade{LateMs: lateMs}}}
 	}
-	// look has it see what happens now until its rate is as wanted.
+	// look has it see what happens now until its rate is as wanted, which takes it a quarter of a second or more each time.
 	look := func(what string, lateMs float64, is func(rate int) bool) {
 		t.Helper()
 		for began := time.Now(); !is(r.rate(fast)); time.Sleep(time.Millisecond) {

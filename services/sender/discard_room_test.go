@@ -153,7 +153,7 @@ func TestSender_WhatWasReadBeforeItIsDiscardedIsNotSent(t *testing.T) {
 	revision := b.put(t, on)
 	all := numbered("wh_1", 31)
 	b.send(t, all[:30])
-	// What is called back moves from place to place in DELIVERIES, so that a look at it may miss some.
+	// In HELD itself: what is called back is in DELIVERIES until it is held, and is not among what is discarded.
 	eventually(t, "all are held", func() bool {
 		n := 0
 		for _, m := range b.stored(t, contract.Held) {

@@ -233,6 +233,7 @@ func TestSender_RestsAsLongAsTheReceiverAsks(t *testing.T) {
 func TestSender_KeepsToTheRateAndTheLimit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	// They take a while, so that requests are under way together.
 	in := count(t, func(http.ResponseWriter, int, int) int { time.Sleep(5 * time.Millisecond); return 0 })
 	limited := count(t, func(http.ResponseWriter, int, int) int { time.Sleep(5 * time.Millisecond); return 0 })
 	b.start(t, Defaults())
@@ -262,7 +263,7 @@ func (b *bundle) matcher(t *testing.T, webhookID string, key func(number int) st
 		defer close(done)
 		how := bus.Batching{Workers: 4, Size: 16, Linger: time.Millisecond}
 		err := b.bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
-			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
+			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that the replicas overtake each other
 			for _, i := range rand.Perm(len(batch)) {
 				e, err := contract.ParseEvent(batch[i].Headers(), batch[i].Data())
 				if err != nil {
