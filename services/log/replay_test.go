@@ -1,14 +1,18 @@
 package eventlog
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"shopbell.dev/pkg/contract"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
 )
@@ -109,5 +113,70 @@ func TestReplay_LeavesAloneWhatIsHeld(t *testing.T) {
 			now, err := r.replays.GetReplay(t.Context(), &logv1.GetReplayRequest{ShopId: "tulip", JobId: job.GetId()})
 			return err == nil && now.GetStatus() == replayDone && now.GetSkipped() == 1 && strings.Contains(now.GetSkippedReason(), why)
 		})
+	}
+}
+
+// hookedBucket has something happen between what a process reads of a job and what it writes.
+type hookedBucket struct {
+	jetstream.KeyValue
+	before func() // each update
+}
+
+func (b hookedBucket) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	b.before()
+	return b.KeyValue.Update(ctx, key, value, revision)
+}
+
+func TestReplay_ACallersWordHoldsWhileItIsNotedHowFarAJobIs(t *testing.T) {
+	t.Parallel()
+	r := startRoom(t, "")
+	for i, row := range []struct {
+		name         string
+		worker       string   // what who works on it has found
+		says         []string // of the caller, one before each time it is noted
+		want, reason string
+	}{
+		{"nothing", replayRunning, nil, replayRunning, ""},
+		{"paused", replayRunning, []string{replayPaused}, replayPaused, "paused"},
+		{"paused and resumed", replayRunning, []string{replayPaused, replayRunning}, replayRunning, ""},
+		{"paused, resumed, and cancelled", replayRunning, []string{replayPaused, replayRunning, replayCancelled}, replayCancelled, "cancelled"},
+		{"all is sent, and it is paused", replayDone, []string{replayPaused}, replayDone, ""},
+		{"all is sent, and it is paused and resumed", replayDone, []string{replayPaused, replayRunning}, replayDone, ""},
+		{"all is sent, and it is cancelled", replayDone, []string{replayCancelled}, replayCancelled, "cancelled"},
+	} {
+		work, err := openReplays(t.Context(), r.Log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		jobID := fmt.Sprintf("job_%d", i)
+		j := &job{key: contract.ReplayKey("tulip", jobID), ReplayState: &logv1.ReplayState{
+			Replay: &logv1.Replay{Id: jobID, ShopId: "tulip", Status: replayRunning}, Holder: work.me, HeldUntil: timestamppb.New(time.Now().Add(time.Hour)),
+		}}
+		value, err := proto.Marshal(j.ReplayState)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j.revision, err = work.bucket.Create(t.Context(), j.key, value); err != nil {
+			t.Fatal(err)
+		}
+		says := row.says
+		work.bucket = hookedBucket{work.bucket, func() {
+			if len(says) == 0 {
+				return
+			}
+			status := says[0]
+			says = says[1:]
+			if _, err := r.replays.turn(t.Context(), "tulip", jobID, status, status); err != nil {
+				t.Error(err)
+			}
+		}}
+		j.Replay.Status, j.Replay.Done = row.worker, 100
+		if !work.note(t.Context(), j) {
+			t.Errorf("%s: it is another's", row.name)
+		}
+		now, err := r.replays.GetReplay(t.Context(), &logv1.GetReplayRequest{ShopId: "tulip", JobId: jobID})
+		if err != nil || now.GetStatus() != row.want || now.GetReason() != row.reason || now.GetDone() != 100 || j.Replay.GetStatus() != row.want {
+			t.Errorf("%s: got %v, %v, and who works on it takes it for %s; want %s, %q, and 100 done", row.name, now, err, j.Replay.GetStatus(), row.want, row.reason)
+		}
 	}
 }

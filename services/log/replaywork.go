@@ -206,6 +206,7 @@ func (r *replays) crowded(ctx context.Context) bool {
 // meanwhile, his word holds. It gives false when another process has the job, or it is gone.
 func (r *replays) note(ctx context.Context, j *job) bool {
 	ctx = context.WithoutCancel(ctx) // what was put on its way is noted, also while we stop
+	runs := j.Replay.GetStatus() == replayRunning
 	for {
 		j.Replay.UpdatedAt = timestamppb.Now()
 		j.Holder, j.HeldUntil = r.me, timestamppb.New(time.Now().Add(lease))
@@ -228,7 +229,7 @@ func (r *replays) note(ctx context.Context, j *job) bool {
 		case now.Holder != r.me:
 			return false
 		}
-		if j.Replay.GetStatus() == replayRunning || now.Replay.GetStatus() == replayCancelled {
+		if runs || now.Replay.GetStatus() == replayCancelled {
 			j.Replay.Status, j.Replay.Reason = now.Replay.GetStatus(), now.Replay.GetReason()
 		}
 		j.revision = now.revision
