@@ -39,6 +39,15 @@ func messages(t *testing.T, b *bus.Bus, stream string) uint64 {
 	return info.State.Msgs
 }
 
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it is never so: %s", what)
+		}
+	}
+}
+
 func TestPublishBatch_IsWholeAndToleratesRepeats(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
@@ -301,15 +310,10 @@ func TestBatches_ComeAgainAfterAnErrorAndAreAckedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	eventually(t, "nothing waits after all were acked", func() bool {
 		waiting, unanswered, err := b.Pending(t.Context(), contract.Matcher)
-		if err == nil && waiting == 0 && unanswered == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after all were acked: %d waiting, %d unanswered, %v, want 0, 0, nil", waiting, unanswered, err)
-		}
-	}
+		return err == nil && waiting == 0 && unanswered == 0
+	})
 }
 
 func TestLater_FiresAtItsTimeWithItsHeaders(t *testing.T) {
@@ -341,11 +345,7 @@ func TestLater_FiresAtItsTimeWithItsHeaders(t *testing.T) {
 	if fired.Before(at) {
 		t.Errorf("fired %s early", at.Sub(fired))
 	}
-	for deadline := time.Now().Add(10 * time.Second); messages(t, b, contract.Deliveries) != 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("messages are left: the timer goes when it fires, and the delivery when it is acked")
-		}
-	}
+	eventually(t, "no message is left: the timer goes when it fires, and the delivery when it is acked", func() bool { return messages(t, b, contract.Deliveries) == 0 })
 }
 
 func TestRead_GivesWhatIsStoredFromAPlaceOn(t *testing.T) {
@@ -429,4 +429,90 @@ func TestLag_IsWhatIsStoredAndNotAnswered(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+func TestKeepFilled_FillsABusyStreamAndLeavesAQuietOneEmpty(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	if err := b.Publish(ctx, contract.Filler(contract.Held)); err != nil { // somebody was killed
+		t.Fatal(err)
+	}
+	var atWork sync.WaitGroup
+	for range 2 { // two processes
+		atWork.Go(func() { b.KeepFilled(ctx, contract.Held) })
+	}
+	eventually(t, "what somebody left is gone", func() bool { return messages(t, b, contract.Held) == 0 })
+	// one passes through the stream, which is empty but for its filler.
+	one := func() {
+		t.Helper()
+		acks, err := b.PublishAcks(ctx, nats.NewMsg(contract.HeldSubject("wh_1")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Remove(ctx, contract.Held, acks[0].Sequence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "a busy stream is filled", func() bool {
+		for range 10 {
+			one()
+		}
+		return messages(t, b, contract.Held) == 1
+	})
+	filler, err := b.Last(ctx, contract.Held, contract.FillerSubject(contract.Held))
+	if err != nil || filler == 0 {
+		t.Fatalf("what fills it is at %d, %v", filler, err)
+	}
+	eventually(t, "what fills it moves on", func() bool {
+		for range 10 {
+			one()
+		}
+		now, err := b.Last(ctx, contract.Held, contract.FillerSubject(contract.Held))
+		return err == nil && now > filler && messages(t, b, contract.Held) == 1
+	})
+	eventually(t, "a quiet stream is empty", func() bool { return messages(t, b, contract.Held) == 0 })
+	eventually(t, "it is filled again", func() bool {
+		for range 10 {
+			one()
+		}
+		return messages(t, b, contract.Held) == 1
+	})
+	stop()
+	atWork.Wait()
+	if left := messages(t, b, contract.Held); left != 0 {
+		t.Errorf("%d messages are left when all have stopped", left)
+	}
+}
+
+// What comes alone is handed over at once, and what comes in numbers together.
+func TestBatches_WaitForMoreOnlyWhenMessagesComeTogether(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	const linger = time.Minute // longer than the test
+	got := make(chan int)
+	ctx, stop := context.WithCancel(t.Context())
+	var atWork sync.WaitGroup
+	atWork.Go(func() {
+		err := b.Batches(ctx, contract.Matcher, bus.Batching{Workers: 1, Size: 3, Linger: linger}, func(_ context.Context, batch []bus.Message) error {
+			got <- len(batch)
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	for i, row := range []struct{ publish, want int }{{1, 1}, {3, 3}} {
+		for n := range row.publish {
+			if err := b.Publish(ctx, event(fmt.Sprintf("%d-%d", i, n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := <-got; n != row.want {
+			t.Errorf("of %d that were published %d came together, want %d", row.publish, n, row.want)
+		}
+	}
+	stop()
+	atWork.Wait()
 }

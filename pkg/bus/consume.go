@@ -58,7 +58,8 @@ type Batching struct {
 	Workers int
 	// Size is the most messages that a batch has.
 	Size int
-	// Linger is how long a batch waits for more messages after its first. 0 takes what is there.
+	// Linger is how long a batch waits for more messages after its first, if that came sooner than this after the message
+	// before it: who comes alone waits for nobody. 0 takes what is there.
 	Linger time.Duration
 }
 
@@ -67,7 +68,7 @@ type Batching struct {
 // context that handle gets does not end with ctx: handle bounds its own work, and a batch that was begun is finished.
 // Handle may Term a message that can never be handled.
 func (b *Bus) Batches(ctx context.Context, consumer string, how Batching, handle func(context.Context, []Message) error) error {
-	queue := make(chan Message, how.Size) // what one worker may take next while all are at work
+	queue := make(chan arrival, how.Size) // what one worker may take next while all are at work
 	ended := make(chan struct{})          // nothing is put into the queue any more
 	var wg sync.WaitGroup
 	for range how.Workers {
@@ -81,9 +82,13 @@ func (b *Bus) Batches(ctx context.Context, consumer string, how Batching, handle
 			}
 		})
 	}
+	var last time.Time
 	err := b.Consume(ctx, consumer, 2*how.Size, func(m Message) {
+		now := time.Now()
+		one := arrival{m, now.Sub(last) < how.Linger}
+		last = now
 		select {
-		case queue <- m:
+		case queue <- one:
 		case <-ended: // draining took too long; the message comes again
 		}
 	})
@@ -92,22 +97,29 @@ func (b *Bus) Batches(ctx context.Context, consumer string, how Batching, handle
 	return err
 }
 
+// arrival is a message that came, and whether it came soon after another.
+type arrival struct {
+	Message
+
+	soon bool
+}
+
 // gather waits for a message and makes a batch of it and of those that come within the linger. When the queue has ended
 // it takes what is left; an empty batch is the end.
-func gather(queue <-chan Message, ended <-chan struct{}, how Batching) (batch []Message) {
+func gather(queue <-chan arrival, ended <-chan struct{}, how Batching) (batch []Message) {
+	var over <-chan time.Time
 	select {
 	case m := <-queue:
-		batch = append(batch, m)
+		batch = append(batch, m.Message)
+		if m.soon {
+			over = time.After(how.Linger)
+		}
 	case <-ended:
-	}
-	var over <-chan time.Time
-	if how.Linger > 0 && len(batch) > 0 {
-		over = time.After(how.Linger)
 	}
 	for len(batch) < how.Size {
 		select {
 		case m := <-queue:
-			batch = append(batch, m)
+			batch = append(batch, m.Message)
 			continue
 		default:
 		}
@@ -116,7 +128,7 @@ func gather(queue <-chan Message, ended <-chan struct{}, how Batching) (batch []
 		}
 		select {
 		case m := <-queue:
-			batch = append(batch, m)
+			batch = append(batch, m.Message)
 		case <-over:
 			over = nil
 		case <-ended:

@@ -84,25 +84,25 @@ func Streams(o Options) []jetstream.StreamConfig {
 		{
 			Name:        Deliveries,
 			Description: "events on their way to webhooks, and timers for those that wait",
-			Subjects:    []string{"deliveries.*.*", "bulk.*.*", "later.*.*"},
+			Subjects:    []string{"deliveries.*.*", "bulk.*.*", "later.*.*", FillerSubject(Deliveries)},
 			Retention:   jetstream.WorkQueuePolicy,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
 			// Long enough for a publisher that repeats itself after a crash and an AckWait.
 			Duplicates:        2 * time.Minute,
 			AllowMsgSchedules: true, // timers: ADR-51
-			AllowRollup:       true, // a timer may replace the one before it
+			AllowRollup:       true, // a timer or filler may replace the one before it
 			AllowDirect:       true,
 		},
 		{
 			Name:        Held,
 			Description: "deliveries that wait until their webhook's lane takes them",
-			Subjects:    []string{HeldSubjects, "tries.*.*", AllCancelSubjects},
+			Subjects:    []string{HeldSubjects, "tries.*.*", AllCancelSubjects, FillerSubject(Held)},
 			Retention:   jetstream.LimitsPolicy,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
 			Duplicates:  2 * time.Minute,
-			AllowRollup: true, // of tries and wishes, each replaces the one before it
+			AllowRollup: true, // of tries, wishes and fillers, each replaces the one before it
 			AllowDirect: true,
 		},
 		{

@@ -5,6 +5,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"shopbell.dev/pkg/fault"
 )
 
@@ -235,3 +238,13 @@ func ShopKey(shop string) string { return shopToken(shop) }
 
 // ParseShopKey takes a shop's key apart.
 func ParseShopKey(key string) string { return shopOf(key) }
+
+// FillerSubject is where a message may lie that says nothing, so that a stream which is busy is never empty.
+func FillerSubject(stream string) string { return "filler." + strings.ToLower(stream) }
+
+// Filler is such a message; it takes the place of the one before it.
+func Filler(stream string) *nats.Msg {
+	m := nats.NewMsg(FillerSubject(stream))
+	m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	return m
+}

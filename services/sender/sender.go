@@ -198,6 +198,9 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	go func() { defer close(holderGone); s.holder.run(hard, holderEnds) }()
 	var side, listening sync.WaitGroup
 	side.Go(func() { s.register.beat(work) })
+	for _, stream := range []string{contract.Deliveries, contract.Held} { // what is sent is gone from there
+		side.Go(func() { s.behind.KeepFilled(work, stream) })
+	}
 	listen := func(subjects string, heard func(ctx context.Context, subject string, h nats.Header)) {
 		listening.Add(1)
 		opened := sync.OnceFunc(listening.Done)
