@@ -105,7 +105,7 @@ func (s setting) next(seen sight, took time.Duration) setting {
 	switch {
 	case unknown && sent > least: // how late they are by themselves is seen first
 		s.rate = least
-	case tenth > s.usual+max(s.usual/4, time.Millisecond/2):
+	case tenth > s.usual+max(s.usual/4, time.Millisecond/10):
 		s.rate = max(least, min(s.rate, sent)/2)
 	case sent >= s.rate*0.8: // else more is of no use yet
 		s.rate += max(least, s.rate/8)

@@ -29,7 +29,7 @@ func TestPace_SendsAsMuchAsDelaysNobody(t *testing.T) {
 		{"less is sent than may be", setting{400, usual}, sight{late: late(50, usual), sent: 50}, 250 * time.Millisecond, 400},
 		{"what can wait keeps its share", setting{50, usual}, sight{late: late(50, time.Second), sent: 12}, 250 * time.Millisecond, 50},
 		{"which is a quarter of the others", setting{400, usual}, sight{late: late(1000, time.Second), sent: 100}, 250 * time.Millisecond, 1000},
-		{"by half a millisecond nobody is later", setting{400, 100 * time.Microsecond}, sight{late: late(50, 550*time.Microsecond), sent: 100}, 250 * time.Millisecond, 450},
+		{"by a tenth of a millisecond nobody is later", setting{400, 100 * time.Microsecond}, sight{late: late(50, 190*time.Microsecond), sent: 100}, 250 * time.Millisecond, 450},
 		{"the other clock is ahead", setting{400, -time.Second}, sight{late: late(50, -time.Second), sent: 100}, 250 * time.Millisecond, 450},
 		{"there is no end of more", setting{20_000, usual}, sight{late: late(50, usual), sent: 5000}, 250 * time.Millisecond, 20_000},
 	} {

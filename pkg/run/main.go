@@ -68,6 +68,7 @@ func UntilSignal(run func(context.Context) error) error {
 	collect, end := context.WithCancel(context.WithoutCancel(ctx)) // to the end of the stop, which allocates too
 	var beside sync.WaitGroup
 	defer func() { stop(); end(); beside.Wait() }()
+	moreThreads()
 	beside.Go(func() { calmCollector(collect) })
 	beside.Go(func() {
 		<-ctx.Done()

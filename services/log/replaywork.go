@@ -34,6 +34,8 @@ const (
 	// maxChunk is how many are put on their way between two notes of how far the job is: so many may be sent twice when
 	// the process dies.
 	maxChunk = 100
+	// fewPerSecond is how often in a second some of a chunk are put on their way at most.
+	fewPerSecond = 500
 	// maxBacklog is how many deliveries may wait for the senders before a job waits, too: what happens now goes first.
 	maxBacklog = 200
 	// maxAhead is how many bytes of events a job reads ahead.
@@ -142,7 +144,7 @@ func (r *replays) work(ctx context.Context, j *job) {
 		sent := 0
 		if !crowded {
 			var err error
-			if sent, err = r.chunk(ctx, j, next, max(1, min(maxChunk, rate/50))); err != nil {
+			if sent, err = r.chunk(ctx, j, next, rate); err != nil {
 				if ctx.Err() == nil {
 					log.WarnContext(ctx, "replay is held up, trying again", slog.Any("error", err))
 				}
@@ -249,20 +251,26 @@ type source interface {
 	taken(n int)
 }
 
-// chunk puts some of what a job sends on its way.
-func (r *replays) chunk(ctx context.Context, j *job, from source, n int) (sent int, err error) {
-	parcels, done, err := from.next(ctx, n)
+// chunk puts some of what a job sends on its way: what it may send in a tenth of a second, one by one or few by few, so that
+// what happens now comes between them.
+func (r *replays) chunk(ctx context.Context, j *job, from source, rate int) (sent int, err error) {
+	began := time.Now()
+	parcels, done, err := from.next(ctx, max(1, min(maxChunk, rate/10)))
 	if err != nil {
 		return 0, err
 	}
-	var msgs []*nats.Msg
-	for _, p := range parcels {
-		msgs = append(msgs, p.msgs...)
-	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
-	if err := r.log.ask(bound, msgs...); err != nil {
-		return 0, err
+	few := max(1, rate/fewPerSecond)
+	for i := 0; i < len(parcels); i += few {
+		var msgs []*nats.Msg
+		for _, p := range parcels[i:min(i+few, len(parcels))] {
+			msgs = append(msgs, p.msgs...)
+		}
+		wait(ctx, time.Until(began.Add(time.Duration(i)*time.Second/time.Duration(rate))))
+		if err := r.log.ask(bound, msgs...); err != nil {
+			return 0, err
+		}
 	}
 	from.taken(len(parcels))
 	for _, p := range parcels {
