@@ -34,7 +34,7 @@ type trial struct {
 type rate struct {
 	first, webhooks int
 	perSecond       int
-	bad             bool // to receivers that are not well: left out of the run without them
+	bad             bool // to receivers that are not well: in the run without them nobody wants these
 	inOrder         bool // one request after the other
 }
 
@@ -69,7 +69,8 @@ func isolation(args []string) (err error) {
 	}()
 	lab := &lab{program: *shopbell, profile: *profile, dir: dir, length: size.length}
 	wanted := func(n int) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), fmt.Sprint(n)) }
-	fmt.Printf("Loads of %s, each beside the same without the receivers that are not well; the most memory in each half of it.\n\n", size.length)
+	fmt.Printf("Loads of %s, each beside the same load without the receivers that are not well, whose events nobody wants then; the most memory in\n"+
+		"each half of it.\n\n", size.length)
 	fmt.Printf("%-64s %9s %9s %9s %9s %10s %7s %9s %9s\n", "", "healthy/s", "p50", "p99", "p99.9", "at the bad", "CPU", "1st half", "2nd half")
 	for i, t := range trials(*size) {
 		if !wanted(i + 1) {
@@ -147,16 +148,16 @@ type lab struct {
 
 // compare runs a trial without its bad receivers and with them.
 func (l *lab) compare(ctx context.Context, number int, t trial, args []string) error {
-	for _, bad := range []bool{false, true} {
-		title := fmt.Sprintf("%d. %s", number, t.name)
-		if !bad {
-			title = fmt.Sprintf("%d. without the bad", number)
-		}
-		if err := l.run(ctx, title, number, t, bad, args); err != nil {
-			return err
-		}
+	without, err := l.run(ctx, fmt.Sprintf("%d. without the bad", number), number, t, false, args)
+	if err != nil {
+		return err
 	}
-	fmt.Println()
+	with, err := l.run(ctx, fmt.Sprintf("%d. %s", number, t.name), number, t, true, args)
+	if err != nil {
+		return err
+	}
+	times := func(q float64) float64 { return float64(quantile(with, q)) / float64(quantile(without, q)) }
+	fmt.Printf("   with the bad to without (the bar is 1.25): p50 %.2f, p99 %.2f\n\n", times(0.5), times(0.99))
 	return nil
 }
 
@@ -192,44 +193,51 @@ func shop(bad bool) string {
 
 func typeOf(webhook int) string { return fmt.Sprintf("to.%d", webhook) }
 
-// register makes the webhooks: each wants the events of a type of its own. Those that are not well live at another site.
+// register makes the webhooks: each wants the events of a type of its own. Those that are not well live at another site, or
+// nowhere.
 func register(ctx context.Context, s *serve, good, bad *site, manners []manner, policy string) error {
 	return inParallel(ctx, len(manners), 16, func(ctx context.Context, i int) error {
 		where := good
 		if manners[i] != well {
 			where = bad
 		}
+		if where == nil {
+			return nil
+		}
 		_, err := where.register(ctx, s.url, shop(manners[i] != well), i, manners[i], policy)
 		return err
 	})
 }
 
-// run runs a trial once and prints its line.
-func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bool, args []string) error {
+// run runs a trial once, prints its line, and gives how long the deliveries took to those that are well.
+func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bool, args []string) (latency []time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, where, err := l.open(ctx, len(t.webhooks))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer s.kill()
 	n, others, err := startNeighbour(ctx, number, args, s.url)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer n.end()
+	if !bad {
+		others = nil
+	}
 	if err := register(ctx, s, where, others, t.webhooks, t.policy); err != nil {
-		return err
+		return nil, err
 	}
 	if bad && t.before > 0 {
 		if err := l.hold(ctx, s, n, t); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	s.forgetPeak()
 	cpu, err := s.cpu()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.profiling(profileOn)
 	began := time.Now()
@@ -243,12 +251,12 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 				defer time.AfterFunc(at, func() { _ = tell() }).Stop() // if it fails, the table says so
 			}
 		}
-		if err == nil {
-			_, err = n.tell(ctx, tellPour)
-		}
-		if err != nil {
-			return err
-		}
+	}
+	if err == nil {
+		_, err = n.tell(ctx, tellPour)
+	}
+	if err != nil {
+		return nil, err
 	}
 	p, published := publisher(s.url), make([]int, len(t.rates))
 	for i, r := range t.rates {
@@ -271,15 +279,15 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 		return err
 	})
 	if err := publishing.Wait(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := n.poured(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	took := time.Since(began)
 	after, err := s.cpu()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.profiling(profileOff)
 	wanted := 0
@@ -287,7 +295,6 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 		wanted += n
 	}
 	missing := where.missing(ctx, t.webhooks, func(m manner) bool { return m == well }, wanted, 20*time.Second)
-	var latency []time.Duration
 	for i, m := range t.webhooks {
 		if m == well {
 			p := where.spot(place, i)
@@ -298,11 +305,11 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 	}
 	seen, err := n.tell(ctx, tellCount)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	late, err := s.peak()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fmt.Printf("%-64.64s %9.1f %9s %9s %9s %10d %5.1f s %5d MiB %5d MiB\n", title, float64(len(latency))/took.Seconds(), quantile(latency, 0.5), quantile(latency, 0.99),
 		quantile(latency, 0.999), seen.Requests, (after - cpu).Seconds(), early>>20, late>>20)
@@ -310,9 +317,9 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 		fmt.Printf("   %d deliveries to receivers that are well did not arrive\n", missing)
 	}
 	if bad && t.settle > 0 {
-		return l.settle(ctx, n, t, seen.Published)
+		err = l.settle(ctx, n, t, seen.Published)
 	}
-	return nil
+	return latency, err
 }
 
 // settle waits for what was published to receivers that have become well, and prints what had come of it.
