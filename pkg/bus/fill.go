@@ -13,6 +13,8 @@ const (
 	fillEvery = time.Second
 	// fillFrom is how many messages of a stream in that time make it busy.
 	fillFrom = 50
+	// emptyAfter is how many looks a quiet stream may be filled by one who was killed.
+	emptyAfter = 60
 )
 
 // KeepFilled keeps a stream from being empty while it is busy, until ctx ends: a message that says nothing lies in it then.
@@ -22,9 +24,9 @@ const (
 func (b *Bus) KeepFilled(ctx context.Context, stream string) {
 	tick := time.NewTicker(fillEvery)
 	defer tick.Stop()
-	filled := true // perhaps: by one who was killed
+	filled := false
 	var last uint64
-	for {
+	for looks := 0; ; looks++ {
 		select {
 		case <-ctx.Done():
 			if filled {
@@ -47,7 +49,7 @@ func (b *Bus) KeepFilled(ctx context.Context, stream string) {
 				continue
 			}
 			now, filled = acks[0].Sequence, true
-		case filled:
+		case filled, looks%emptyAfter == 0:
 			filled = !b.empty(ctx, stream)
 		}
 		last = now

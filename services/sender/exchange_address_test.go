@@ -321,8 +321,9 @@ func TestDo_LooksAtTheAddressOfEveryConnection(t *testing.T) {
 	t.Parallel()
 	const public, inside = "127.0.0.2", "127.0.0.1" // the first stands for the public Internet
 	var requests atomic.Int32
-	port := answersAt(t, public, func(w http.ResponseWriter, _ *http.Request) { requests.Add(1) })
-	trapAt(t, inside, port)
+	at, port := listenAt(t, public, inside)
+	answersAt(t, at[0], func(w http.ResponseWriter, _ *http.Request) { requests.Add(1) })
+	trapAt(t, at[1])
 	for _, row := range []struct {
 		name    string
 		replies []reply
@@ -399,7 +400,8 @@ func TestDo_FollowsNoRedirectInside(t *testing.T) {
 // A network that the operator opens is reached, and nothing beside it.
 func TestDo_ReachesJustWhatIsOpened(t *testing.T) {
 	t.Parallel()
-	port := answersAt(t, "127.1.0.1", func(http.ResponseWriter, *http.Request) {})
+	at, port := listenAt(t, "127.1.0.1")
+	answersAt(t, at[0], func(http.ResponseWriter, *http.Request) {})
 	c := clientWith(t, address.NewGuard(opened(t, "127.1.0.0/16")), Config{}, nameserver(t, map[string][]reply{
 		"in.example.com": {{addresses: "127.1.0.1"}}, "beside.example.com": {{addresses: "127.2.0.1"}}, "mapped.example.com": {{addresses: "::ffff:127.1.0.1"}},
 	}))
@@ -421,32 +423,47 @@ func opened(t *testing.T, text string) (r address.Range) {
 	return r
 }
 
-// answersAt is a receiver at an address of this machine.
-func answersAt(t *testing.T, host string, answer http.HandlerFunc) (port string) {
+// listenAt listens at a port that is free at all of these addresses.
+func listenAt(t *testing.T, hosts ...string) (listeners []net.Listener, port string) {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 { // one that is free at the first address may be somebody's at another
+		port = "0"
+		for _, host := range hosts {
+			var l net.Listener
+			if l, err = net.Listen("tcp", net.JoinHostPort(host, port)); err != nil {
+				break
+			}
+			listeners = append(listeners, l)
+			if _, port, err = net.SplitHostPort(l.Addr().String()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err == nil {
+			return listeners, port
+		}
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+		listeners = nil
 	}
+	t.Fatalf("no port is free at all of %v: %v", hosts, err)
+	return nil, ""
+}
+
+// answersAt answers what comes there.
+func answersAt(t *testing.T, l net.Listener, answer http.HandlerFunc) {
+	t.Helper()
 	s := httptest.NewUnstartedServer(answer)
 	_ = s.Listener.Close()
 	s.Listener = l
 	s.Start()
 	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
-	_, port, err = net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 // trapAt fails the test when somebody connects.
-func trapAt(t *testing.T, host, port string) {
+func trapAt(t *testing.T, l net.Listener) {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
-	if err != nil {
-		t.Fatal(err)
-	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
