@@ -58,6 +58,13 @@ func (t *teller) decision(e *store.Event) {
 	if e.Decision == nil {
 		return
 	}
+	// A decision that was made again, after a crash, was made when the first of its deliveries was.
+	at := e.DecidedAt
+	for _, d := range e.Deliveries {
+		if made := d.Delivery.GetCreatedAt(); made != nil && made.AsTime().Before(at) {
+			at = made.AsTime()
+		}
+	}
 	considered, matched := e.Decision.GetConsidered(), 0
 	for _, c := range considered {
 		if c.GetMatched() {
@@ -66,20 +73,20 @@ func (t *teller) decision(e *store.Event) {
 	}
 	switch len(considered) {
 	case 0:
-		t.say(e.DecidedAt, &shopbellv1.StoryLine{}, "matched to no webhook: none subscribes to %s", e.Event.GetType())
+		t.say(at, &shopbellv1.StoryLine{}, "matched to no webhook: none subscribes to %s", e.Event.GetType())
 	case 1:
-		t.say(e.DecidedAt, &shopbellv1.StoryLine{}, "matched to %d of 1 webhook", matched)
+		t.say(at, &shopbellv1.StoryLine{}, "matched to %d of 1 webhook", matched)
 	default:
-		t.say(e.DecidedAt, &shopbellv1.StoryLine{}, "matched to %d of %d webhooks", matched, len(considered))
+		t.say(at, &shopbellv1.StoryLine{}, "matched to %d of %d webhooks", matched, len(considered))
 	}
 	for _, c := range considered {
 		line := &shopbellv1.StoryLine{WebhookId: c.GetWebhookId(), DeliveryId: c.GetDeliveryId()}
 		due, delayed := e.Decision.GetDue()[c.GetWebhookId()]
 		switch {
 		case !c.GetMatched():
-			t.say(e.DecidedAt, line, "passed over %s%s", t.webhook(c.GetWebhookId()), because(": ", c.GetReason()))
+			t.say(at, line, "passed over %s%s", t.webhook(c.GetWebhookId()), because(": ", c.GetReason()))
 		case delayed:
-			t.say(e.DecidedAt, line, "delayed for %s until %s", t.webhook(c.GetWebhookId()), clock(due.AsTime()))
+			t.say(at, line, "delayed for %s until %s", t.webhook(c.GetWebhookId()), clock(due.AsTime()))
 		}
 	}
 }

@@ -169,6 +169,19 @@ func TestTell(t *testing.T) {
 	}
 }
 
+// Who was killed had published the delivery, and not yet the record of its decision.
+func TestTell_WhatWasDecidedAgainWasMatchedBeforeItWasSent(t *testing.T) {
+	t.Parallel()
+	d := deliveryWith(nil, answered(200, 4, "delivered", ""))
+	d.Delivery.CreatedAt = timestamppb.New(noon.Add(time.Millisecond))
+	e := eventWith(&busv1.Decision{Considered: []*shopbellv1.Considered{considered("wh_1", "", true, "")}}, d)
+	e.DecidedAt = noon.Add(time.Minute)
+	lines := tell(e).GetLines()
+	if len(lines) < 3 || lines[1].GetText() != "matched to 1 of 1 webhook" || !lines[1].GetAt().AsTime().Equal(noon.Add(time.Millisecond)) {
+		t.Errorf("got %v, want that it was matched after a millisecond, before it was sent", lines)
+	}
+}
+
 func TestTell_LinesNameWhatTheySpeakOf(t *testing.T) {
 	t.Parallel()
 	e := eventWith(
