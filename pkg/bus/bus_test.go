@@ -39,6 +39,7 @@ func messages(t *testing.T, b *bus.Bus, stream string) uint64 {
 	return info.State.Msgs
 }
 
+// eventually waits until it is so, looking again and again; the end is for what never is.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(15 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
@@ -93,7 +94,7 @@ func finish(t *testing.T, b *bus.Bus) {
 	var finishing sync.WaitGroup
 	finishing.Go(func() { b.FinishBatches(ctx, 20*time.Millisecond) })
 	for messages(t, b, contract.Batches) > 0 && ctx.Err() == nil {
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // between two looks
 	}
 	stop()
 	finishing.Wait()
@@ -428,61 +429,6 @@ func TestLag_IsWhatIsStoredAndNotAnswered(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
-	}
-}
-
-func TestKeepFilled_FillsABusyStreamAndLeavesAQuietOneEmpty(t *testing.T) {
-	t.Parallel()
-	b := bustest.New(t)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	if err := b.Publish(ctx, contract.Filler(contract.Held)); err != nil { // somebody was killed
-		t.Fatal(err)
-	}
-	var atWork sync.WaitGroup
-	for range 2 { // two processes
-		atWork.Go(func() { b.KeepFilled(ctx, contract.Held) })
-	}
-	eventually(t, "what somebody left is gone", func() bool { return messages(t, b, contract.Held) == 0 })
-	// one passes through the stream, which is empty but for its filler.
-	one := func() {
-		t.Helper()
-		acks, err := b.PublishAcks(ctx, nats.NewMsg(contract.HeldSubject("wh_1")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := b.Remove(ctx, contract.Held, acks[0].Sequence); err != nil {
-			t.Fatal(err)
-		}
-	}
-	eventually(t, "a busy stream is filled", func() bool {
-		for range 10 {
-			one()
-		}
-		return messages(t, b, contract.Held) == 1
-	})
-	filler, err := b.Last(ctx, contract.Held, contract.FillerSubject(contract.Held))
-	if err != nil || filler == 0 {
-		t.Fatalf("what fills it is at %d, %v", filler, err)
-	}
-	eventually(t, "what fills it moves on", func() bool {
-		for range 10 {
-			one()
-		}
-		now, err := b.Last(ctx, contract.Held, contract.FillerSubject(contract.Held))
-		return err == nil && now > filler && messages(t, b, contract.Held) == 1
-	})
-	eventually(t, "a quiet stream is empty", func() bool { return messages(t, b, contract.Held) == 0 })
-	eventually(t, "it is filled again", func() bool {
-		for range 10 {
-			one()
-		}
-		return messages(t, b, contract.Held) == 1
-	})
-	stop()
-	atWork.Wait()
-	if left := messages(t, b, contract.Held); left != 0 {
-		t.Errorf("%d messages are left when all have stopped", left)
 	}
 }
 

@@ -3,6 +3,7 @@ package eventlog
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,5 +179,35 @@ func TestReplay_ACallersWordHoldsWhileItIsNotedHowFarAJobIs(t *testing.T) {
 		if err != nil || now.GetStatus() != row.want || now.GetReason() != row.reason || now.GetDone() != 100 || j.Replay.GetStatus() != row.want {
 			t.Errorf("%s: got %v, %v, and who works on it takes it for %s; want %s, %q, and 100 done", row.name, now, err, j.Replay.GetStatus(), row.want, row.reason)
 		}
+	}
+}
+
+// nothingToSend is a source of what cannot be sent.
+type nothingToSend struct{ left int }
+
+func (s *nothingToSend) next(_ context.Context, n int) ([]parcel, bool, error) {
+	n = min(n, s.left)
+	return slices.Repeat([]parcel{{skipped: "it is held"}}, n), n == s.left, nil
+}
+
+func (s *nothingToSend) taken(n int) { s.left -= n }
+
+// A job passes by what it leaves alone; at its rate that would take nearly two minutes here.
+func TestReplay_WhatIsSkippedTakesNoTime(t *testing.T) {
+	t.Parallel()
+	const n = 5000
+	r := startRoom(t, "")
+	j := &job{ReplayState: &logv1.ReplayState{Replay: &logv1.Replay{Status: replayRunning}}}
+	from := &nothingToSend{n}
+	for began := time.Now(); j.Replay.GetStatus() == replayRunning; {
+		if _, err := r.replays.chunk(t.Context(), j, from, 50); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("after 20s %d of %d are passed", j.Replay.GetSkipped(), n)
+		}
+	}
+	if j.Replay.GetSkipped() != n {
+		t.Errorf("%d are skipped, want %d", j.Replay.GetSkipped(), n)
 	}
 }

@@ -3,10 +3,8 @@ package eventlog
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,12 +15,7 @@ import (
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
-	"shopbell.dev/pkg/fault"
-	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
-	shopbellv1 "shopbell.dev/proto/shopbell/v1"
-
-	"shopbell.dev/services/log/store"
 )
 
 const (
@@ -38,10 +31,6 @@ const (
 	fewPerSecond = 500
 	// maxBacklog is how many deliveries may wait for the senders before a job waits, too: what happens now goes first.
 	maxBacklog = 200
-	// maxAhead is how many bytes of events a job reads ahead.
-	maxAhead = 8 << 20
-	// askAtOnce is for how many deliveries of a chunk the bus is asked at once whether they wait for a time.
-	askAtOnce = 8
 )
 
 // run works on jobs until ctx ends. A job that is begun then is left where it is, for whoever comes next.
@@ -261,10 +250,11 @@ func (r *replays) chunk(ctx context.Context, j *job, from source, rate int) (sen
 	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
+	leave := slices.DeleteFunc(slices.Clone(parcels), func(p parcel) bool { return p.skipped != "" }) // who is skipped takes no time
 	few := max(1, rate/fewPerSecond)
-	for i := 0; i < len(parcels); i += few {
+	for i := 0; i < len(leave); i += few {
 		var msgs []*nats.Msg
-		for _, p := range parcels[i:min(i+few, len(parcels))] {
+		for _, p := range leave[i:min(i+few, len(leave))] {
 			msgs = append(msgs, p.msgs...)
 		}
 		wait(ctx, time.Until(began.Add(time.Duration(i)*time.Second/time.Duration(rate))))
@@ -286,226 +276,4 @@ func (r *replays) chunk(ctx context.Context, j *job, from source, rate int) (sen
 		j.Replay.Status = replayDone
 	}
 	return sent, nil
-}
-
-// deliverySource gives the deliveries that a filter chooses, the oldest first.
-type deliverySource struct {
-	*replays
-	job   *job
-	ahead []string // the rest of the page
-	read  bool     // the page is read
-}
-
-func (s *deliverySource) next(ctx context.Context, n int) ([]parcel, bool, error) {
-	for len(s.ahead) == 0 {
-		if s.read {
-			if int(s.job.Page) == len(s.job.Marks) {
-				return nil, true, nil
-			}
-			s.job.Page++
-			s.read = false
-		}
-		if err := s.readPage(ctx); err != nil {
-			return nil, false, err
-		}
-	}
-	ids := s.ahead[:min(n, len(s.ahead))]
-	known, err := s.log.store.Details(ctx, s.job.Replay.GetShopId(), ids)
-	if err != nil {
-		return nil, false, err
-	}
-	webhooks := &reached{log: s.log, shop: s.job.Replay.GetShopId(), whyNot: map[string]string{}}
-	parcels, err := parcels(ctx, ids, func(ctx context.Context, id *string) (parcel, error) {
-		return s.parcel(ctx, *id, known[*id], webhooks)
-	})
-	return parcels, false, err
-}
-
-// parcels makes what a job sends of each of these, several at once.
-func parcels[T any](ctx context.Context, of []T, parcelOf func(context.Context, *T) (parcel, error)) ([]parcel, error) {
-	made := make([]parcel, len(of))
-	making, work := errgroup.WithContext(ctx)
-	making.SetLimit(askAtOnce)
-	for i := range of {
-		making.Go(func() (err error) {
-			made[i], err = parcelOf(work, &of[i])
-			return err
-		})
-	}
-	return made, making.Wait()
-}
-
-func (s *deliverySource) taken(n int) { s.ahead = s.ahead[n:] }
-
-// readPage reads the ids of a page that are still to be sent, the oldest first.
-func (s *deliverySource) readPage(ctx context.Context) error {
-	f, err := replayFilter(s.job.Replay.Asked)
-	if err != nil {
-		return err
-	}
-	if int(s.job.Page) < len(s.job.Marks) {
-		f.Before = s.job.Marks[s.job.Page]
-	}
-	if f.Since = s.job.Cursor; s.job.Page > 0 {
-		f.Since = max(f.Since, s.job.Marks[s.job.Page-1])
-	}
-	s.ahead = nil
-	err = s.log.each(ctx, f, func(page []*shopbellv1.Delivery) error {
-		for _, d := range page {
-			if !d.GetTest() && d.GetId() != s.job.Cursor {
-				s.ahead = append(s.ahead, d.GetId())
-			}
-		}
-		return nil
-	})
-	slices.Reverse(s.ahead)
-	s.read = err == nil
-	return err
-}
-
-func (s *deliverySource) parcel(ctx context.Context, id string, known *store.Delivery, webhooks *reached) (parcel, error) {
-	p := parcel{cursor: id}
-	var err error
-	switch {
-	case known == nil:
-		err = errForgotten
-	case known.Delivery.GetStatus() == "held":
-		err = errHeld
-	default:
-		err = webhooks.reach(ctx, known.Delivery.GetWebhookId())
-	}
-	var m *nats.Msg
-	if err == nil {
-		m, err = s.log.again(ctx, known, s.job.asking())
-	}
-	switch {
-	case fault.IsKind(err, fault.NotFound) || fault.IsKind(err, fault.Precondition):
-		p.skipped = err.Error()
-		return p, nil
-	case err != nil:
-		return p, err
-	}
-	p.msgs = []*nats.Msg{m}
-	return p, nil
-}
-
-// Why a job leaves a delivery alone.
-var (
-	errForgotten = fault.New(fault.NotFound, "the log no longer has it")
-	errHeld      = fault.New(fault.Precondition, "it is held: it is sent when its receiver is well again, or its webhook switched on") // it would be sent twice
-)
-
-// asking is who asks for what a job sends. The time is the job's: a chunk that is repeated is the same.
-func (j *job) asking() asking {
-	return asking{by: j.Replay.GetCreatedBy(), at: j.Replay.GetCreatedAt().AsTime(), replay: j.Replay.GetId()}
-}
-
-// reached is whether the webhooks of a chunk can be sent to: each is asked for once.
-type reached struct {
-	log  *Log
-	shop string
-
-	mu     sync.Mutex        // guards what follows
-	whyNot map[string]string // by webhook; empty: it can
-}
-
-func (w *reached) reach(ctx context.Context, webhookID string) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	why, ok := w.whyNot[webhookID]
-	if !ok {
-		_, err := w.log.reachable(ctx, w.shop, webhookID, false)
-		if err != nil {
-			if !fault.IsKind(err, fault.Precondition) {
-				return err
-			}
-			why = err.Error()
-		}
-		w.whyNot[webhookID] = why
-	}
-	if why != "" {
-		return fault.New(fault.Precondition, "%s", why)
-	}
-	return nil
-}
-
-// eventSource gives the events of a time span as deliveries to one webhook.
-type eventSource struct {
-	*replays
-	job   *job
-	ahead []placed
-	end   bool // there are no more
-}
-
-func (s *eventSource) next(ctx context.Context, n int) ([]parcel, bool, error) {
-	asked := s.job.Replay.Asked
-	if _, err := s.log.reachable(ctx, asked.GetShopId(), asked.GetToWebhookId(), false); fault.IsKind(err, fault.Precondition) {
-		s.job.Replay.Status, s.job.Replay.Reason = replayPaused, err.Error()
-		return nil, false, nil
-	} else if err != nil {
-		return nil, false, err
-	}
-	w, err := s.log.webhooks.Fetch(ctx, asked.GetShopId(), asked.GetToWebhookId())
-	if err != nil {
-		return nil, false, err
-	}
-	if len(s.ahead) == 0 && !s.end {
-		s.end = true
-		size := 0
-		err := s.events(ctx, s.job.ReplayState, w, func(e placed) bool {
-			s.ahead = append(s.ahead, e)
-			size += len(e.Data)
-			s.end = len(s.ahead) < replayPage && size < maxAhead
-			return s.end
-		})
-		if err != nil {
-			s.ahead, s.end = nil, false
-			return nil, false, err
-		}
-	}
-	some := s.ahead[:min(n, len(s.ahead))]
-	ids := make([]string, len(some))
-	for i := range some {
-		ids[i] = w.DeliveryID(&some[i].Event)
-	}
-	known, err := s.log.store.Details(ctx, w.ShopID, ids)
-	if err != nil {
-		return nil, false, err
-	}
-	parcels := make([]parcel, len(some))
-	for i := range some {
-		if parcels[i], err = s.parcel(&some[i], ids[i], known[ids[i]], w); err != nil {
-			return nil, false, err
-		}
-	}
-	return parcels, s.end && len(some) == len(s.ahead), nil
-}
-
-func (s *eventSource) taken(n int) { s.ahead = s.ahead[n:] }
-
-// parcel is an event's delivery to the webhook, and the record that says of the event that it was made. Where it was made
-// before, the attempt counts on.
-func (s *eventSource) parcel(e *placed, id string, known *store.Delivery, w *webhook.Webhook) (parcel, error) {
-	a := s.job.asking()
-	d := contract.Delivery{
-		Event: e.Event, ID: id, WebhookID: w.ID, Revision: w.Revision, MatchedAt: a.at, Attempt: 1,
-		AskedAt: a.at, AskedBy: a.by, Replay: a.replay,
-	}
-	if known != nil {
-		d.Uncounted = int(known.Delivery.GetAttemptsMade()) // the schedule begins anew
-		d.Attempt += d.Uncounted
-	}
-	value, err := proto.Marshal(&busv1.Record{
-		At: timestamppb.New(a.at), ShopId: e.ShopID, EventId: e.ID, EventType: e.Type,
-		What: &busv1.Record_Decision{Decision: &busv1.Decision{Considered: []*shopbellv1.Considered{{
-			WebhookId: d.WebhookID, Label: w.Label, Matched: true, Reason: "sent by replay " + a.replay, DeliveryId: d.ID,
-		}}}},
-	})
-	if err != nil {
-		return parcel{}, fmt.Errorf("record the delivery of %s: %w", e.ID, err)
-	}
-	return parcel{
-		msgs:   []*nats.Msg{contract.RecordMessage(e.ShopID, d.WebhookID, value, a.replay+"/"+d.ID+"/decision"), d.Message()},
-		cursor: e.spot.String(),
-	}, nil
 }

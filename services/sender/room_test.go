@@ -186,6 +186,7 @@ func (b *bundle) empty(t *testing.T) {
 	eventually(t, "nothing is left to deliver", func() bool { return len(b.stored(t, contract.Deliveries)) == 0 })
 }
 
+// eventually waits until it is so, looking again and again; the end is for what never is.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(15 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {

@@ -334,7 +334,7 @@ func (l *lab) settle(ctx context.Context, n *neighbour, t trial, published int) 
 			fmt.Printf("   of %d events for the bad %d had not arrived %s after they were well again; it took %.1fs\n", published, left, t.settle, time.Since(since).Seconds())
 			return nil
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // between two looks
 	}
 }
 
@@ -352,7 +352,7 @@ func (l *lab) hold(ctx context.Context, s *serve, n *neighbour, t trial) error {
 			return err
 		}
 	}
-	const probes = 50 // and what they write, beside which nothing more happens
+	const probes = 50 // and what they write, beside which nothing more happens; two seconds without more are taken for the end
 	last := 0.0
 	for since := time.Now(); time.Since(since) < 2*time.Second; time.Sleep(100 * time.Millisecond) {
 		held, err := s.counted(ctx, "shopbell_deliveries_held_total")
