@@ -42,7 +42,7 @@ func (s *Store) Write(ctx context.Context, batch store.Batch) error {
 	err := s.ensureParts(ctx, rows)
 	for try := 0; err == nil; try++ {
 		err = s.write(ctx, rows)
-		if !isCode(err, noPart) || try == 3 {
+		if !isCode(err, noPart) || try == outrun {
 			break
 		}
 		// Another replica has dropped a part, or ended it early, since this one looked.
@@ -62,6 +62,10 @@ func (s *Store) write(ctx context.Context, rows store.Rows) error {
 	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
 	return pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error { return writer{tx, make(store.Tally)}.write(ctx, rows) })
 }
+
+// outrun is how often a write begins anew because its part was dropped under its hands. Three times were seen not to be enough beside
+// two who forget without a pause; whoever calls bounds the time.
+const outrun = 20
 
 // The codes of PostgreSQL's errors that are expected.
 const (
