@@ -2,10 +2,15 @@ package run
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"math"
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
 // The collector lets a small heap grow to four times what lives: little lives here for long, and collecting it more often
@@ -17,6 +22,24 @@ const (
 	roomy       = 512 << 20
 	leastRoom   = 100 // percent
 )
+
+// share is how much of a container's memory is for what Go keeps. The rest is for SQLite's pages, for the files that the kernel keeps of
+// ours, and for what comes while the collector is at work.
+const share = 0.8
+
+// boundMemory has the collector work harder before the heap outgrows the container that the process is in, which would have it killed:
+// of answers what the container may use. GOMEMLIMIT says otherwise. Without a container, or with one that is not bounded, nothing
+// is done.
+func boundMemory(of memlimit.Provider, log *slog.Logger) {
+	limit, err := memlimit.Set(memlimit.WithProvider(of), memlimit.WithRatio(share))
+	switch {
+	case errors.Is(err, memlimit.ErrNoCgroup), errors.Is(err, memlimit.ErrCgroupsNotSupported):
+	case err != nil:
+		log.Warn("it is not known how much memory the container may use; GOMEMLIMIT bounds what Go keeps", slog.Any("error", err))
+	case limit < math.MaxInt64:
+		log.Info("memory is bounded", slog.Int64("bytes", limit))
+	}
+}
 
 // gcPercent is the collector's setting for what lives, in bytes.
 func gcPercent(live uint64) int {

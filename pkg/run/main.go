@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
+
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/config"
 	"shopbell.dev/pkg/telemetry"
@@ -69,6 +71,7 @@ func UntilSignal(run func(context.Context) error) error {
 	var beside sync.WaitGroup
 	defer func() { stop(); end(); beside.Wait() }()
 	moreThreads()
+	boundMemory(memlimit.FromCgroup, slog.Default())
 	beside.Go(func() { calmCollector(collect) })
 	beside.Go(func() {
 		<-ctx.Done()
