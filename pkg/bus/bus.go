@@ -277,7 +277,12 @@ func (c carrier) Keys() []string {
 }
 
 // Inject writes the trace of ctx into a message's headers.
-func Inject(ctx context.Context, m *nats.Msg) { propagator.Inject(ctx, carrier(m.Header)) }
+func Inject(ctx context.Context, m *nats.Msg) {
+	if m.Header == nil {
+		m.Header = nats.Header{}
+	}
+	propagator.Inject(ctx, carrier(m.Header))
+}
 
 // Extract gives a context with the trace that a message's headers hold.
 func Extract(ctx context.Context, h nats.Header) context.Context {

@@ -332,7 +332,7 @@ func TestLater_FiresAtItsTimeWithItsHeaders(t *testing.T) {
 	defer stop()
 	var fired time.Time
 	var got contract.Delivery
-	if err := b.Consume(ctx, contract.Sender, 10, func(m bus.Message) {
+	if err := b.Consume(ctx, contract.DueSender, 10, func(m bus.Message) {
 		fired = time.Now()
 		got, _ = contract.ParseDelivery(m.Headers(), m.Data())
 		_ = m.Ack()

@@ -58,6 +58,8 @@ type Batching struct {
 	Workers int
 	// Size is the most messages that a batch has.
 	Size int
+	// Now is how many messages a batch that is begun now has at most, if fewer than Size. Nil: Size.
+	Now func() int
 	// Linger is how long a batch waits for more messages after its first, if that came sooner than this after the message
 	// before it: who comes alone waits for nobody. 0 takes what is there.
 	Linger time.Duration
@@ -116,7 +118,11 @@ func gather(queue <-chan arrival, ended <-chan struct{}, how Batching) (batch []
 		}
 	case <-ended:
 	}
-	for len(batch) < how.Size {
+	size := how.Size
+	if how.Now != nil {
+		size = min(size, max(1, how.Now()))
+	}
+	for len(batch) < size {
 		select {
 		case m := <-queue:
 			batch = append(batch, m.Message)
@@ -138,8 +144,18 @@ func gather(queue <-chan arrival, ended <-chan struct{}, how Batching) (batch []
 	return batch
 }
 
+// ErrLater is what a handler returns for a batch that it has no time for any more, in whole or in part: it comes again at once, to
+// who takes messages then, and no line tells of it.
+var ErrLater = errors.New("there is no time for it before the stop; it comes again")
+
 // settle acks a batch, or asks for it again.
 func (b *Bus) settle(ctx context.Context, consumer string, batch []Message, err error) {
+	if errors.Is(err, ErrLater) {
+		for _, m := range batch {
+			_ = m.Nak() // if this is not sent, AckWait brings the message back
+		}
+		return
+	}
 	if err == nil {
 		for _, m := range batch {
 			if err := m.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {

@@ -44,16 +44,24 @@ func (b *Bus) KeepFilled(ctx context.Context, stream string) {
 		now := s.CachedInfo().State.LastSeq
 		switch {
 		case last > 0 && now >= last+fillFrom:
-			acks, err := b.PublishAcks(ctx, contract.Filler(stream))
+			filled = true // also after an error
+			acks, err := b.fill(ctx, stream)
 			if err != nil {
 				continue
 			}
-			now, filled = acks[0].Sequence, true
+			now = acks[0].Sequence
 		case filled, looks%emptyAfter == 0:
 			filled = !b.empty(ctx, stream)
 		}
 		last = now
 	}
+}
+
+// fill fills a stream. It ends soon, but not with ctx: what is still on its way then would come after it was taken away.
+func (b *Bus) fill(ctx context.Context, stream string) ([]Ack, error) {
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillEvery)
+	defer cancel()
+	return b.PublishAcks(bound, contract.Filler(stream))
 }
 
 // empty takes away what fills a stream.

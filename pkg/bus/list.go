@@ -81,20 +81,39 @@ func (b *Bus) List(ctx context.Context, stream, subject string, from uint64, n, 
 // Last is the sequence of the last message on a subject, 0 when there is none. The stream's leader answers, so nothing
 // that was stored before is overlooked.
 func (b *Bus) Last(ctx context.Context, stream, subject string) (uint64, error) {
+	at, err := b.place(ctx, stream, map[string]any{"last_by_subj": subject})
+	if err != nil {
+		return 0, fmt.Errorf("look for the last message on %s: %w", subject, err)
+	}
+	return at, nil
+}
+
+// Next is the sequence of the first message on a subject that has this sequence or a higher one, 0 when there is none. The
+// stream's leader answers.
+func (b *Bus) Next(ctx context.Context, stream, subject string, from uint64) (uint64, error) {
+	at, err := b.place(ctx, stream, map[string]any{"next_by_subj": subject, "seq": max(from, 1)})
+	if err != nil {
+		return 0, fmt.Errorf("look for the next message on %s: %w", subject, err)
+	}
+	return at, nil
+}
+
+// place is the sequence of the message that is asked for, 0 when there is none.
+func (b *Bus) place(ctx context.Context, stream string, question map[string]any) (uint64, error) {
 	var answer struct {
 		Message struct {
 			Sequence uint64 `json:"seq"`
 		} `json:"message"`
 		Error *jetstream.APIError `json:"error"`
 	}
-	if err := b.ask(ctx, "$JS.API.STREAM.MSG.GET."+stream, map[string]string{"last_by_subj": subject}, &answer); err != nil {
-		return 0, fmt.Errorf("look for the last message on %s: %w", subject, err)
+	if err := b.ask(ctx, "$JS.API.STREAM.MSG.GET."+stream, question, &answer); err != nil {
+		return 0, err
 	}
 	if answer.Error != nil {
 		if answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 			return 0, nil
 		}
-		return 0, fmt.Errorf("look for the last message on %s: %w", subject, answer.Error)
+		return 0, answer.Error
 	}
 	return answer.Message.Sequence, nil
 }

@@ -33,9 +33,13 @@ const (
 	Switcher    = "subscription-switch"  // on OUTCOMES: switches webhooks off
 	Sender      = "sender"               // on DELIVERIES: makes attempts
 	BulkSender  = "sender-bulk"          // on DELIVERIES: the same for what came of bursts
+	DueSender   = "sender-due"           // on DELIVERIES: the same for what a timer has made due
 	LogEvents   = "log-events"           // on EVENTS: remembers events
 	LogOutcomes = "log-outcomes"         // on OUTCOMES: remembers what became of them
 )
+
+// Senders are the consumers of the senders.
+func Senders() []string { return []string{Sender, BulkSender, DueSender} }
 
 // Options are the choices of a deployment. All rooms must be given the same.
 type Options struct {
@@ -84,7 +88,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 		{
 			Name:        Deliveries,
 			Description: "events on their way to webhooks, and timers for those that wait",
-			Subjects:    []string{"deliveries.*.*", "bulk.*.*", "later.*.*", FillerSubject(Deliveries)},
+			Subjects:    append(WaitingSubjects(), FillerSubject(Deliveries)),
 			Retention:   jetstream.WorkQueuePolicy,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
@@ -113,7 +117,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 			MaxAge:      o.KeepOutcomes,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
-			Duplicates:  2 * time.Minute,
+			Duplicates:  2 * time.Minute, // of wishes to switch off; records have no ids
 			AllowDirect: true,
 		},
 	}
@@ -159,8 +163,9 @@ func Consumers() []Consumer {
 		consumer(Events, Matcher, "events.single.>", 10_000),
 		consumer(Events, BulkMatcher, "events.bulk.>", 10_000),
 		consumer(Events, LogEvents, "events.>", 20_000),
-		consumer(Deliveries, Sender, "deliveries.*.*", 20_000),
-		consumer(Deliveries, BulkSender, "bulk.*.*", 20_000),
+		consumer(Deliveries, Sender, deliverySubjects(Straight), 20_000),
+		consumer(Deliveries, BulkSender, deliverySubjects(Bulk), 20_000),
+		consumer(Deliveries, DueSender, deliverySubjects(Due), 20_000),
 		consumer(Outcomes, LogOutcomes, OutcomeSubjects, 20_000),
 		consumer(Outcomes, Switcher, "outcomes.*.*.switch", 1_000),
 	}

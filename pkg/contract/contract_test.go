@@ -111,8 +111,8 @@ func messages() []named {
 		{"what was tried with a held delivery", contract.TriesMessage("wh_1", "dlv_1", []byte("tries"))},
 		{"what is held is sent", send.Message()},
 		{"what is held is discarded", discard.Message()},
-		{"a record of a webhook", contract.RecordMessage("tulip.shop", "wh_1", []byte("record"), "dlv_1/2/1")},
-		{"a record of no webhook alone", contract.RecordMessage("tulip.shop", "", []byte("record"), "tulip.shop/evt_1/decision")},
+		{"a record of a webhook", contract.RecordMessage("tulip.shop", "wh_1", []byte("record"))},
+		{"a record of no webhook alone", contract.RecordMessage("tulip.shop", "", []byte("record"))},
 		{"a wish to switch off", contract.SwitchMessage("tulip.shop", "wh_1", []byte("wish"), "dlv_1/2/1/off")},
 	}
 }

@@ -121,18 +121,19 @@ func (d *Delivery) Message() *nats.Msg {
 	case d.ByHand():
 		id += "/" + strconv.FormatInt(d.AskedAt.UnixNano(), 36)
 	}
-	return d.message(d.subject(), id)
+	way := Straight
+	if d.Bulk || d.Replay != "" {
+		way = Bulk
+	}
+	return d.message(DeliverySubject(d.WebhookID, way), id)
 }
-
-// subject is where the delivery lies. A replay is a burst too.
-func (d *Delivery) subject() string { return DeliverySubject(d.WebhookID, d.Bulk || d.Replay != "") }
 
 // Later makes the message that has this attempt made at the given time (a scheduled message, ADR-51). The server keeps
 // it over restarts; a time that has passed is now.
 func (d *Delivery) Later(at time.Time) *nats.Msg {
 	m := d.message(LaterSubject(d.WebhookID, d.ID), d.ID+"/"+strconv.Itoa(d.Attempt)+"/later")
 	m.Header[hdrSchedule] = []string{scheduleAt + at.UTC().Format(time.RFC3339Nano)}
-	m.Header[hdrScheduleTarget] = []string{d.subject()}
+	m.Header[hdrScheduleTarget] = []string{DeliverySubject(d.WebhookID, Due)}
 	return m
 }
 
@@ -297,7 +298,7 @@ type Release struct {
 
 // Message makes the release's message.
 func (r *Release) Message() *nats.Msg {
-	m := &nats.Msg{Subject: DeliverySubject(r.WebhookID, false), Header: make(nats.Header, 5)}
+	m := &nats.Msg{Subject: DeliverySubject(r.WebhookID, Straight), Header: make(nats.Header, 5)}
 	set(m.Header, hdrShop, r.ShopID)
 	set(m.Header, hdrWebhook, r.WebhookID)
 	what := "send"
@@ -339,16 +340,17 @@ func get(h nats.Header, name string) string {
 	return ""
 }
 
-// RecordMessage makes the message of a record; webhookID may be empty. A repeat with the same id is one record.
-func RecordMessage(shop, webhookID string, record []byte, id string) *nats.Msg {
-	return &nats.Msg{Subject: OutcomeSubject(shop, webhookID), Data: record, Header: nats.Header{jetstream.MsgIDHeader: {id}}}
+// RecordMessage makes the message of a record; webhookID may be empty. It has no id: a record that is there twice counts once, and
+// the bus would have to remember two minutes of ids.
+func RecordMessage(shop, webhookID string, record []byte) *nats.Msg {
+	return &nats.Msg{Subject: OutcomeSubject(shop, webhookID), Data: record}
 }
 
-// RecordsMessage makes the message of several records, which may be of several shops (empty) and webhooks (empty). Its id
-// is of no repeat but that of this very message.
-func RecordsMessage(shop, webhookID string, records []byte, count int, id string) *nats.Msg {
-	m := RecordMessage(shop, webhookID, records, id)
-	if m.Header[hdrRecords] = []string{strconv.Itoa(count)}; shop == "" {
+// RecordsMessage makes the message of several records, which may be of several shops (empty) and webhooks (empty).
+func RecordsMessage(shop, webhookID string, records []byte, count int) *nats.Msg {
+	m := RecordMessage(shop, webhookID, records)
+	m.Header = nats.Header{hdrRecords: {strconv.Itoa(count)}}
+	if shop == "" {
 		m.Subject = SharedOutcomes
 	}
 	return m

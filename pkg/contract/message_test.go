@@ -54,7 +54,7 @@ func TestDelivery_ComesThroughTheBusAsItWas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw, err := stream.GetLastMsgForSubject(t.Context(), contract.DeliverySubject("wh_1", false))
+		raw, err := stream.GetLastMsgForSubject(t.Context(), contract.DeliverySubject("wh_1", contract.Straight))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -97,15 +97,30 @@ func EventSubject(shop, eventType string, bulk bool) string {
 // shards spread the deliveries of many webhooks over as many subjects, so that a cluster can share them out.
 const shards = 16
 
-// DeliverySubject is where a delivery to a webhook lies. Those that came of bursts lie apart.
-func DeliverySubject(webhookID string, bulk bool) string {
-	kind := "deliveries"
-	if bulk {
-		kind = "bulk"
-	}
+// Way is how a delivery comes to the senders. Each way has a consumer of its own, so that nothing waits behind thousands that
+// came another way.
+type Way string
+
+// The ways.
+const (
+	Straight Way = "deliveries" // at once, of a single event
+	Bulk     Way = "bulk"       // at once, of a burst or a replay
+	Due      Way = "due"        // after it waited for its time
+)
+
+// deliverySubjects is where all deliveries lie that come this way.
+func deliverySubjects(way Way) string { return string(way) + ".*.*" }
+
+// ComingSubjects is where all deliveries lie that are on their way to the senders.
+func ComingSubjects() []string {
+	return []string{deliverySubjects(Straight), deliverySubjects(Bulk), deliverySubjects(Due)}
+}
+
+// DeliverySubject is where a delivery to a webhook lies.
+func DeliverySubject(webhookID string, way Way) string {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(webhookID))
-	return kind + "." + strconv.Itoa(int(h.Sum32()%shards)) + "." + webhookID
+	return string(way) + "." + strconv.Itoa(int(h.Sum32()%shards)) + "." + webhookID
 }
 
 // LaterSubject is where the timer of a delivery lies. There is one for each delivery: another replaces it.
@@ -199,7 +214,7 @@ func ParseOutcomeSubject(subject string) (shop, webhookID string, ok bool) {
 func ShopOutcomeSubjects(shop string) string { return "outcomes." + shopToken(shop) + ".>" }
 
 // WaitingSubjects is where everything lies that is on its way to webhooks or waits to be, of all shops.
-func WaitingSubjects() []string { return []string{"deliveries.>", "bulk.>", "later.>"} }
+func WaitingSubjects() []string { return append(ComingSubjects(), "later.*.*") }
 
 // SwitchSubject is where the wish lies that a webhook be switched off.
 func SwitchSubject(shop, webhookID string) string { return OutcomeSubject(shop, webhookID) + ".switch" }

@@ -178,9 +178,9 @@ func TestDeliverySubject_SpreadsWebhooksOverAllShards(t *testing.T) {
 	shards := map[string]bool{}
 	for i := range 2000 {
 		id := "wh_" + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + strings.Repeat("y", i%11)
-		subject := contract.DeliverySubject(id, false)
+		subject := contract.DeliverySubject(id, contract.Straight)
 		checkTokens(t, subject, 3)
-		if again := contract.DeliverySubject(id, false); again != subject {
+		if again := contract.DeliverySubject(id, contract.Straight); again != subject {
 			t.Fatalf("webhook %s lies at %s and at %s", id, subject, again)
 		}
 		shards[strings.Split(subject, ".")[1]] = true

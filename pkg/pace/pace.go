@@ -1,9 +1,10 @@
-// Package pace finds how much of what can wait may be sent beside what must not: a backlog that is drained, a replay. It looks
+// Package pace finds how much of what can wait may be sent beside what must not: a backlog that is drained, a replay, a burst. It looks
 // at how late the deliveries are that go straight through. When they become later than they were while little else was sent,
 // what can wait is halved; while they are not, it becomes more.
 package pace
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -11,9 +12,14 @@ import (
 
 // Pace is how much of what can wait is sent in a second. Its zero value is ready, and all its methods may be called at once.
 type Pace struct {
-	mu  sync.Mutex // guards what follows
-	set setting
-	now sight // what is seen of the present
+	// Least is how many a second may be sent however late the others are; it is also a quarter of the others' number where that
+	// is more. 0: 50. It is not to be changed once anything was told.
+	Least float64
+
+	mu   sync.Mutex // guards what follows
+	set  setting
+	now  sight     // what is seen of the present
+	free time.Time // when all that was sent in turns has had its time
 }
 
 // setting is a pace, and by what it is judged.
@@ -34,16 +40,18 @@ const (
 	judgeEvery = 250 * time.Millisecond
 	judgeAtMax = time.Second
 	enoughSeen = 20
-	// Least is how many a second may be sent however late the others are; it is also what a quarter of the others' number is
-	// where that is more.
-	Least = 50
+	// least is Pace.Least where nobody says otherwise.
+	least = 50
+	// step is how many more a second are sent after a sight in which nobody was late for those that were, or an eighth more.
+	step = 50
 	// first is how many are sent in a second at first beside others.
 	first = 1000
 	// most is how many are as good as no bound.
 	most = 20_000
 )
 
-// Saw is told of a delivery that goes straight through, and how long after its event's acceptance it came to its lane.
+// Saw is told of what goes straight through, and how long after its event's acceptance it came to where it is looked at: a delivery
+// to its lane, or an event to its match.
 func (p *Pace) Saw(late time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,6 +64,23 @@ func (p *Pace) Sent(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now.sent += n
+}
+
+// Turn is Sent for who sends some at a time, also from several goroutines. It gives how long to wait before more are sent; 0 while
+// there is no bound.
+func (p *Pace) Turn(n int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.judge(now)
+	p.now.sent += n
+	if p.free.Before(now) {
+		p.free = now
+	}
+	if p.set.rate > 0 {
+		p.free = p.free.Add(time.Duration(float64(n) / p.set.rate * float64(time.Second)))
+	}
+	return p.free.Sub(now)
 }
 
 // PerSecond is how many deliveries that can wait may be sent in a second from now on. 0: there is no bound, as nothing else
@@ -74,13 +99,13 @@ func (p *Pace) judge(now time.Time) {
 	case took > 2*judgeAtMax: // nothing was sent for a while
 		p.now, p.set.rate = sight{began: now}, 0
 	case took > judgeAtMax, took > judgeEvery && len(p.now.late) >= enoughSeen:
-		p.set = p.set.next(p.now, took)
+		p.set = p.set.next(p.now, took, cmp.Or(p.Least, least))
 		p.now = sight{began: now, late: p.now.late[:0]}
 	}
 }
 
-// next is the setting after a sight.
-func (s setting) next(seen sight, took time.Duration) setting {
+// next is the setting after a sight, by which never less than least is sent.
+func (s setting) next(seen sight, took time.Duration, least float64) setting {
 	if len(seen.late) == 0 {
 		s.rate = 0
 		return s
@@ -88,7 +113,7 @@ func (s setting) next(seen sight, took time.Duration) setting {
 	late := slices.Clone(seen.late)
 	slices.Sort(late)
 	tenth := late[len(late)*9/10]
-	least := max(Least, float64(len(seen.late))/took.Seconds()/4)
+	least = max(least, float64(len(seen.late))/took.Seconds()/4)
 	sent := float64(seen.sent) / took.Seconds()
 	unknown := s.usual == 0
 	switch {
@@ -108,7 +133,7 @@ func (s setting) next(seen sight, took time.Duration) setting {
 	case tenth > s.usual+max(s.usual/4, time.Millisecond/10):
 		s.rate = max(least, min(s.rate, sent)/2)
 	case sent >= s.rate*0.8: // else more is of no use yet
-		s.rate += max(least, s.rate/8)
+		s.rate += max(step, s.rate/8)
 	}
 	s.rate = min(max(s.rate, least), most)
 	return s

@@ -23,7 +23,7 @@ func TestPace_SendsAsMuchAsDelaysNobody(t *testing.T) {
 		{"others are no later than usual", setting{400, usual}, sight{late: late(50, usual), sent: 100}, 250 * time.Millisecond, 450},
 		{"a little later", setting{400, usual}, sight{late: late(50, usual+usual/5), sent: 100}, 250 * time.Millisecond, 450},
 		{"much later", setting{400, usual}, sight{late: late(50, 2*usual), sent: 100}, 250 * time.Millisecond, 200},
-		{"one in twenty is much later", setting{400, usual}, sight{late: append(late(57, usual), late(3, time.Second)...), sent: 100}, 250 * time.Millisecond, 460},
+		{"one in twenty is much later", setting{400, usual}, sight{late: append(late(57, usual), late(3, time.Second)...), sent: 100}, 250 * time.Millisecond, 450},
 		{"one in five is", setting{400, usual}, sight{late: append(late(40, usual), late(10, time.Second)...), sent: 100}, 250 * time.Millisecond, 200},
 		{"later, and less is sent than may be", setting{4000, usual}, sight{late: late(50, 2*usual), sent: 100}, 250 * time.Millisecond, 200},
 		{"less is sent than may be", setting{400, usual}, sight{late: late(50, usual), sent: 50}, 250 * time.Millisecond, 400},
@@ -33,7 +33,7 @@ func TestPace_SendsAsMuchAsDelaysNobody(t *testing.T) {
 		{"the other clock is ahead", setting{400, -time.Second}, sight{late: late(50, -time.Second), sent: 100}, 250 * time.Millisecond, 450},
 		{"there is no end of more", setting{20_000, usual}, sight{late: late(50, usual), sent: 5000}, 250 * time.Millisecond, 20_000},
 	} {
-		if got := row.from.next(row.sight, row.took).rate; got != row.want {
+		if got := row.from.next(row.sight, row.took, least).rate; got != row.want {
 			t.Errorf("%s: %v a second, want %v", row.name, got, row.want)
 		}
 	}
@@ -43,20 +43,36 @@ func TestPace_LearnsWhatIsUsualWhileLittleIsSent(t *testing.T) {
 	t.Parallel()
 	p := setting{rate: 50, usual: time.Millisecond}
 	for range 100 { // the machine is busier than it was
-		p = p.next(sight{late: slices.Repeat([]time.Duration{10 * time.Millisecond}, 50), sent: 12}, 250*time.Millisecond)
+		p = p.next(sight{late: slices.Repeat([]time.Duration{10 * time.Millisecond}, 50), sent: 12}, 250*time.Millisecond, least)
 	}
 	if p.usual < 9*time.Millisecond || p.rate <= 50 {
 		t.Errorf("%s is usual, and %v a second are sent; want 10ms, and more than at first", p.usual, p.rate)
 	}
 	for range 10 { // and then is not, whatever is sent
-		p = p.next(sight{late: slices.Repeat([]time.Duration{2 * time.Millisecond}, 50), sent: 1000}, 250*time.Millisecond)
+		p = p.next(sight{late: slices.Repeat([]time.Duration{2 * time.Millisecond}, 50), sent: 1000}, 250*time.Millisecond, least)
 	}
 	if p.usual > 3*time.Millisecond {
 		t.Errorf("%s is usual, want 2ms", p.usual)
 	}
 	before := p.usual
-	p = p.next(sight{late: slices.Repeat([]time.Duration{time.Second}, 50), sent: 1000}, 250*time.Millisecond)
+	p = p.next(sight{late: slices.Repeat([]time.Duration{time.Second}, 50), sent: 1000}, 250*time.Millisecond, least)
 	if p.usual != before {
 		t.Errorf("what it makes of them is taken for usual: %s", p.usual)
+	}
+}
+
+func TestPace_GivesTurns(t *testing.T) {
+	t.Parallel()
+	var p Pace
+	if got := p.Turn(1_000_000); got != 0 {
+		t.Errorf("with nobody to yield to, who sends waits for %s", got)
+	}
+	p.mu.Lock()
+	p.set, p.now = setting{rate: 100, usual: time.Millisecond}, sight{began: time.Now()}
+	p.mu.Unlock()
+	for want := 10 * time.Millisecond; want <= 50*time.Millisecond; want += 10 * time.Millisecond { // whoever asks
+		if got := p.Turn(1); got > want || got < want-5*time.Millisecond {
+			t.Errorf("at 100 a second the next turn is after %s, want %s", got, want)
+		}
 	}
 }

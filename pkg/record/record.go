@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nuid"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -24,15 +23,6 @@ const (
 	maxRecords = 256
 	maxBytes   = 128 << 10
 )
-
-// Message makes the message of one record. A repeat with the same id is one record as long as the bus remembers ids.
-func Message(ctx context.Context, r *busv1.Record, id string) (*nats.Msg, error) {
-	value, err := marshal(Traced(ctx, r))
-	if err != nil {
-		return nil, err
-	}
-	return contract.RecordMessage(r.GetShopId(), webhookOf(r), value, id), nil
-}
 
 // Messages makes as few messages as hold the records.
 func Messages(records ...*busv1.Record) (msgs []*nats.Msg, err error) {
@@ -132,19 +122,16 @@ func (p *packet) add(r *busv1.Record, value []byte) {
 	p.size += len(value)
 }
 
-// message is the packet's. It has an id so that the bus takes it once when it is tried again; it says nothing of records
-// that are written anew.
 func (p *packet) message() *nats.Msg {
-	id := nuid.Next()
 	if len(p.records) == 1 {
-		return contract.RecordMessage(p.shop, p.webhookID, p.records[0], id)
+		return contract.RecordMessage(p.shop, p.webhookID, p.records[0])
 	}
 	const around = 1 + binary.MaxVarintLen32 // of each
 	body := make([]byte, 0, p.size+len(p.records)*around)
 	for _, value := range p.records {
 		body = protowire.AppendBytes(protowire.AppendTag(body, 1, protowire.BytesType), value) // busv1.Records
 	}
-	return contract.RecordsMessage(p.shop, p.webhookID, body, len(p.records), id)
+	return contract.RecordsMessage(p.shop, p.webhookID, body, len(p.records))
 }
 
 // publishTimeout bounds how long the bus may take to store a message.

@@ -3,8 +3,6 @@ package ingest
 import (
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // bursts tells which shops publish more at once than their share. It may be used at once.
@@ -12,41 +10,51 @@ type bursts struct {
 	perSecond int // 0: none is told apart
 
 	mu    sync.Mutex // guards shops
-	shops map[string]*rate.Limiter
+	shops map[string]*tank
 }
 
-const (
-	// burstOf is how many seconds' worth of events a shop may publish at once.
-	burstOf = 5
-	// maxShops is how many shops are remembered before those that have been quiet are forgotten.
-	maxShops = 10_000
-)
+// tank is what a shop has published of late. It empties by the shop's share, and holds twice that.
+type tank struct {
+	level float64
+	at    time.Time
+}
 
-// take counts n events of a shop, and says whether they are a burst.
+// maxShops is how many shops are remembered before those that have been quiet are forgotten.
+const maxShops = 10_000
+
+// take counts n events of a shop, and says whether they are a burst: they or those before them are more than a second's share.
+// Of a shop that goes on so everything is, until it has published less for a second or two.
 func (b *bursts) take(shop string, n int, now time.Time) bool {
 	if b.perSecond == 0 {
 		return false
 	}
+	share := float64(b.perSecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l := b.shops[shop]
-	if l == nil {
+	t := b.shops[shop]
+	if t == nil {
 		if len(b.shops) >= maxShops {
 			b.forget(now)
 		}
-		l = rate.NewLimiter(rate.Limit(b.perSecond), burstOf*b.perSecond)
+		t = &tank{at: now}
 		if b.shops == nil {
-			b.shops = map[string]*rate.Limiter{}
+			b.shops = map[string]*tank{}
 		}
-		b.shops[shop] = l
+		b.shops[shop] = t
 	}
-	return !l.AllowN(now, n)
+	t.level = min(t.now(share, now)+float64(n), 2*share)
+	t.at = now
+	return t.level > share
+}
+
+func (t *tank) now(share float64, now time.Time) float64 {
+	return max(0, t.level-share*now.Sub(t.at).Seconds())
 }
 
 // forget drops the shops that have their whole share again. It is called with the lock.
 func (b *bursts) forget(now time.Time) {
-	for shop, l := range b.shops {
-		if l.TokensAt(now) >= float64(l.Burst()) {
+	for shop, t := range b.shops {
+		if t.now(float64(b.perSecond), now) == 0 {
 			delete(b.shops, shop)
 		}
 	}

@@ -16,12 +16,14 @@ func TestBursts_AreWhatAShopPublishesBeyondItsShare(t *testing.T) {
 		n     int
 		want  bool
 	}{
-		{0, "hot", 50, false},                      // five seconds' worth
+		{0, "hot", 10, false},                      // a second's worth
 		{0, "hot", 1, true},                        // and one more
 		{0, "small", 1, false},                     // which is nothing to others
-		{100 * time.Millisecond, "hot", 1, false},  // a tenth of a second is worth one
+		{200 * time.Millisecond, "hot", 1, false},  // a fifth of a second is worth two
 		{100 * time.Millisecond, "hot", 100, true}, // more than it can ever have
-		{time.Minute, "hot", 50, false},
+		{900 * time.Millisecond, "hot", 1, true},   // which counts for two seconds' worth
+		{300 * time.Millisecond, "hot", 1, false},
+		{time.Minute, "hot", 10, false},
 	} {
 		now = now.Add(row.after)
 		if got := b.take(row.shop, row.n, now); got != row.want {
@@ -34,6 +36,25 @@ func TestBursts_AreWhatAShopPublishesBeyondItsShare(t *testing.T) {
 	}
 }
 
+func TestBursts_AreAllThatAShopPublishesWhileItGoesOn(t *testing.T) {
+	t.Parallel()
+	b := bursts{perSecond: 10}
+	now := time.Now()
+	single := map[string]int{}
+	for range 1000 { // of 10 ms
+		now = now.Add(10 * time.Millisecond)
+		if !b.take("hot", 1, now) {
+			single["hot"]++
+		}
+		if now.UnixMilli()/10%10 == 0 && !b.take("steady", 1, now) {
+			single["steady"]++
+		}
+	}
+	if single["hot"] > 12 || single["steady"] != 100 {
+		t.Errorf("%v go as single events, want of the hot shop what it publishes in its first second, and all of the one that keeps to its share", single)
+	}
+}
+
 func TestBursts_ForgetQuietShops(t *testing.T) {
 	t.Parallel()
 	b := bursts{perSecond: 10}
@@ -41,7 +62,7 @@ func TestBursts_ForgetQuietShops(t *testing.T) {
 	for i := range maxShops {
 		b.take(fmt.Sprint(i), 1, now)
 	}
-	b.take("busy", 50, now.Add(time.Minute))
+	b.take("busy", 10, now.Add(time.Minute))
 	if got := len(b.shops); got != 1 {
 		t.Errorf("%d shops are remembered, want the one that is new", got)
 	}

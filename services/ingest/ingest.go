@@ -31,9 +31,9 @@ type Config struct {
 	MaxEventBytes config.Size `yaml:"max_event_bytes"`
 	// MaxRequestBytes is the most that one request may have.
 	MaxRequestBytes config.Size `yaml:"max_request_bytes"`
-	// SinglesPerSecond is how many events a second of one shop go before the bursts of others. What a shop publishes
-	// beyond it, and beyond five seconds' worth at once, is a burst: it is matched and sent beside what all others
-	// publish, and not before it. 0: all go together, as they come. Each process of ingest counts for itself.
+	// SinglesPerSecond is how many events a second of one shop go before the bursts of others. What a shop publishes once it is
+	// beyond it, and beyond one second's worth at once, is a burst: it is matched and sent beside what all others publish, not
+	// before it, and yields to it. 0: all go together, as they come. Each process of ingest counts for itself.
 	SinglesPerSecond int `yaml:"singles_per_second"`
 	// Timeout bounds how long the bus may take to store; after that the publisher is asked to come again.
 	Timeout time.Duration `yaml:"timeout"`
@@ -42,7 +42,7 @@ type Config struct {
 // Defaults suit a shop platform of any size.
 func Defaults() Config {
 	return Config{
-		MaxEventBytes: 1 << 20, MaxRequestBytes: 32 << 20, SinglesPerSecond: 200, Timeout: 5 * time.Second,
+		MaxEventBytes: 1 << 20, MaxRequestBytes: 32 << 20, SinglesPerSecond: 600, Timeout: 5 * time.Second,
 	}
 }
 

@@ -54,7 +54,7 @@ func TestLog_StartsWithoutItsStoreAndCatchesUp(t *testing.T) {
 	var logged lines
 	var why atomic.Value // what /readyz says
 	r := startRoomAt(t, pg.DSN("later"), slog.NewTextHandler(&logged, nil), func(text string) { why.Store(text) })
-	publishRecord(t, r.bus, attempted("shop", "dlv_1", "delivered", 200), "1")
+	publishRecord(t, r.bus, attempted("shop", "dlv_1", "delivered", 200))
 
 	eventually(t, "the room says why it is of no use", func() bool {
 		text, _ := why.Load().(string)

@@ -25,11 +25,16 @@ import (
 // maxPulled is the most messages of a batch. Each may hold many records, and up to four times as many messages are in memory.
 const maxPulled = 1500
 
-// Run follows the bus until ctx ends; then it writes what it has pulled and closes the store.
+// lastWrites is for how long batches are still begun when the log is told to stop. What it has pulled by then, and not written, goes
+// back to the bus: it may be hundreds of thousands of records, and a process that does not stop in time is killed.
+const lastWrites = time.Second
+
+// Run follows the bus until ctx ends; then it writes what it has pulled, as far as there is time, and closes the store.
 func (l *Log) Run(ctx context.Context, ready func()) error {
 	ready()
 	how := bus.Batching{Workers: 1, Size: min(maxPulled, l.cfg.Batch), Linger: l.cfg.Linger}
-	followers, work := errgroup.WithContext(ctx)
+	followers, work := errgroup.WithContext(ctx) // work ends, too, when one of them has failed
+	defer context.AfterFunc(work, func() { l.last.Store(time.Now().Add(lastWrites).UnixNano()) })()
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogEvents, how, l.writeEvents) })
 	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogOutcomes, how, l.writeRecords) })
 	followers.Go(func() error { return l.awaitStore(work) })
@@ -207,8 +212,11 @@ func (a *away) over(ctx context.Context, stream string) {
 	}
 }
 
-// write writes a batch that belongs to these traces.
+// write writes a batch that belongs to these traces, or leaves it on the bus when the log has no time for it any more.
 func (l *Log) write(ctx context.Context, stream string, b store.Batch, traces []context.Context) error {
+	if last := l.last.Load(); last != 0 && time.Now().UnixNano() > last {
+		return bus.ErrLater
+	}
 	began, err := l.untilWritten(ctx, stream, b)
 	if err != nil {
 		return fmt.Errorf("write to the log: %w", err)

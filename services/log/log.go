@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -91,6 +92,7 @@ type Log struct {
 	replays  *replays
 	trouble  *trouble
 
+	last    atomic.Int64 // the Unix time in ns after which no batch is begun; 0: the log is not told to stop
 	away    away
 	reach   func(context.Context) error // whether the store can be used; nil: it can since the room was opened
 	written *prometheus.CounterVec

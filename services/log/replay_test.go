@@ -69,7 +69,8 @@ func TestReplay_SendsFewerWhileWhatHappensNowIsLate(t *testing.T) {
 	attempt := func(lateMs float64) *busv1.Record {
 		return &busv1.Record{What: &busv1.Record_Attempt{Attempt: &busv1.AttemptMade{LateMs: lateMs}}}
 	}
-	// look has it see what happens now until its rate is as wanted, which takes it a quarter of a second or more each time.
+	// look has it see what happens now, an attempt each millisecond, until its rate is as wanted, which takes it a quarter of a
+	// second or more each time; 30 s end a look that will never see it.
 	look := func(what string, lateMs float64, is func(rate int) bool) {
 		t.Helper()
 		for began := time.Now(); !is(r.rate(fast)); time.Sleep(time.Millisecond) {
@@ -99,7 +100,7 @@ func TestReplay_LeavesAloneWhatIsHeld(t *testing.T) {
 		publishRecord(t, r.bus, &busv1.Record{
 			At: timestamppb.New(noon), ShopId: "tulip", EventId: "evt_1", EventType: "paid",
 			What: &busv1.Record_Change{Change: &busv1.StatusChange{DeliveryId: fmt.Sprintf("dlv_0000%d", i), WebhookId: "wh_1", MatchedAt: timestamppb.New(noon), Status: status}},
-		}, status)
+		})
 	}
 	eventually(t, "both are in the log", func() bool {
 		list, err := r.ListDeliveries(t.Context(), &logv1.ListDeliveriesRequest{ShopId: "tulip"})

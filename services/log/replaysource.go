@@ -244,7 +244,7 @@ func (s *eventSource) parcel(e *placed, id string, known *store.Delivery, w *web
 		return parcel{}, fmt.Errorf("record the delivery of %s: %w", e.ID, err)
 	}
 	return parcel{
-		msgs:   []*nats.Msg{contract.RecordMessage(e.ShopID, d.WebhookID, value, a.replay+"/"+d.ID+"/decision"), d.Message()},
+		msgs:   []*nats.Msg{contract.RecordMessage(e.ShopID, d.WebhookID, value), d.Message()},
 		cursor: e.spot.String(),
 	}, nil
 }

@@ -183,9 +183,9 @@ func (r *replays) rate(j *job) int {
 	return min(asked, max(1, bound/max(1, len(r.working))))
 }
 
-// crowded says that so many deliveries wait for the senders, of single events or of bursts, that a job has to wait, too.
+// crowded says that so many deliveries wait for the senders that a job has to wait, too.
 func (r *replays) crowded(ctx context.Context) bool {
-	for _, consumer := range []string{contract.Sender, contract.BulkSender} {
+	for _, consumer := range contract.Senders() {
 		if waiting, _, err := r.log.env.Bus.Pending(ctx, consumer); err != nil || waiting > maxBacklog {
 			return true
 		}

@@ -23,7 +23,8 @@ import (
 // room is the log at work on a bus of its own, with its store in a file.
 type room struct {
 	*Log
-	bus *bus.Bus
+	bus  *bus.Bus
+	stop func() // returns when the room has ended; it may be called twice
 }
 
 // startRoom starts the log with its store at path; empty is a new one.
@@ -38,13 +39,18 @@ func startRoom(t *testing.T, path string) *room {
 // startRoomAt starts the log with its store there. notReady hears why the room is of no use yet.
 func startRoomAt(t *testing.T, where string, lines slog.Handler, notReady func(string)) *room {
 	t.Helper()
-	b := bustest.New(t)
+	cfg := Defaults()
+	cfg.Store, cfg.Linger = config.Secret(where), 10*time.Millisecond
+	return startRoomOn(t, bustest.New(t), cfg, lines, notReady)
+}
+
+// startRoomOn starts the log with these settings on a bus that is there.
+func startRoomOn(t *testing.T, b *bus.Bus, cfg Config, lines slog.Handler, notReady func(string)) *room {
+	t.Helper()
 	profiles, err := profile.Load(fstest.MapFS{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Defaults()
-	cfg.Store, cfg.Linger = config.Secret(where), 10*time.Millisecond
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	service, err := New(cfg, &run.Env{
 		Log: slog.New(lines), Bus: b, Profiles: profiles, Tracer: noop.NewTracerProvider().Tracer(""),
@@ -60,15 +66,16 @@ func startRoomAt(t *testing.T, where string, lines slog.Handler, notReady func(s
 			t.Errorf("run: %v", err)
 		}
 	})
-	t.Cleanup(func() { stop(); atWork.Wait() })
+	end := func() { stop(); atWork.Wait() }
+	t.Cleanup(end)
 	l, ok := service.(*Log)
 	if !ok {
 		t.Fatalf("the room is a %T", service)
 	}
-	return &room{Log: l, bus: b}
+	return &room{Log: l, bus: b, stop: end}
 }
 
-// eventually waits until a fact is one.
+// eventually waits until a fact is one: it looks every 5 ms, for as long as a machine with others at work may take.
 func eventually(t *testing.T, fact string, check func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !check(); time.Sleep(5 * time.Millisecond) {

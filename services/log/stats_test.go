@@ -136,7 +136,7 @@ func TestStats_OfAWebhookThatNeverWasAreNotFound(t *testing.T) {
 			Attempt: &shopbellv1.Attempt{Number: 1, StartedAt: timestamppb.New(time.Now().Add(-100 * day)), ResponseCode: 200},
 		}},
 	}
-	publishRecord(t, r.bus, attempt, "1")
+	publishRecord(t, r.bus, attempt)
 	stats := func(webhookID string, days int32) error {
 		_, err := r.GetWebhookStats(t.Context(), &logv1.GetWebhookStatsRequest{ShopId: "tulip", WebhookId: webhookID, Days: days})
 		return err

@@ -32,13 +32,13 @@ func attempted(shop, deliveryID, status string, code int32) *busv1.Record {
 	}
 }
 
-func publishRecord(t *testing.T, b *bus.Bus, r *busv1.Record, id string) {
+func publishRecord(t *testing.T, b *bus.Bus, r *busv1.Record) {
 	t.Helper()
 	value, err := proto.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Publish(t.Context(), contract.RecordMessage(r.GetShopId(), "wh_1", value, id)); err != nil {
+	if err := b.Publish(t.Context(), contract.RecordMessage(r.GetShopId(), "wh_1", value)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -66,19 +66,19 @@ func TestTails_TellEachWhatHeAskedForFromNowOn(t *testing.T) {
 	gone := make(chan struct{})
 	go func() { defer close(gone); _ = hub.run(ctx) }()
 	t.Cleanup(func() { stop(); <-gone })
-	publishRecord(t, b, attempted("tulip.shop", "dlv_before", "failed", 500), "before")
-	for round := range 3 { // whoever was the last to leave, and whoever comes after him
+	publishRecord(t, b, attempted("tulip.shop", "dlv_before", "failed", 500))
+	for range 3 { // whoever was the last to leave, and whoever comes after him
 		all := hub.join(store.Filter{ShopID: "tulip.shop"})
 		failed := hub.join(store.Filter{ShopID: "tulip.shop", Status: "failed", Codes: store.Codes{Low: 500, High: 599}})
 		other := hub.join(store.Filter{ShopID: "other"})
 		for _, l := range []*listener{all, failed, other} {
 			<-l.open
 		}
-		for i, r := range []*busv1.Record{
+		for _, r := range []*busv1.Record{
 			attempted("tulip.shop", "dlv_a", "delivered", 200), attempted("tulip.shop", "dlv_b", "failed", 404),
 			attempted("tulip.shop", "dlv_c", "failed", 503), attempted("other", "dlv_d", "failed", 500),
 		} {
-			publishRecord(t, b, r, fmt.Sprintf("%d/%d", round, i))
+			publishRecord(t, b, r)
 		}
 		for _, want := range []string{"dlv_a", "dlv_b", "dlv_c"} {
 			if got := all.next(t); got.GetDelivery().GetId() != want || got.GetWhat() != "attempt" {

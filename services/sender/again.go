@@ -33,7 +33,7 @@ func (s *Sender) wasMade(ctx context.Context, m bus.Message, d *contract.Deliver
 	if err != nil || waits {
 		return waits, err
 	}
-	behind, _, err := s.env.Bus.List(ctx, contract.Deliveries, m.Subject(), sequence(m)+1, readAtOnce, readBytes)
+	behind, _, err := s.env.Bus.List(ctx, contract.Deliveries, contract.DeliverySubject(d.WebhookID, contract.Due), sequence(m)+1, readAtOnce, readBytes)
 	if err != nil || contains(behind, func(other *contract.Delivery) bool { return follows(other, d) }) {
 		return err == nil, err
 	}

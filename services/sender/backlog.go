@@ -30,13 +30,13 @@ type backlog struct {
 
 	parked map[uint64]*waiting // deliveries whose payload is not, by their sequence
 
-	next    uint64 // sequence in HELD to read on from
-	unread  bool   // there may be more
-	wishes  bool   // somebody may have asked for what is held to be cancelled
-	floor   uint64 // up to here every event was matched, and what is held of them has been read
-	latest  uint64 // the last event of which something was held
-	noted   map[string]tries
-	loaded  bool // noted has been read
+	next    uint64           // sequence in HELD to read on from
+	unread  bool             // there may be more
+	wishes  bool             // somebody may have asked for what is held to be cancelled
+	floor   uint64           // up to here every event was matched, and what is held of them has been read
+	latest  uint64           // the last event of which something was held
+	noted   map[string]tries // of the attempts of deliveries that have not been read yet
+	loaded  bool             // noted has been read
 	emptied time.Time
 	ends    bool // the webhook was switched off or deleted: what is left is for a backlog to come
 
@@ -76,7 +76,7 @@ const (
 	maxPayload = 8 << 20
 	// fetchAtOnce is how many payloads are read together of those that are not.
 	fetchAtOnce = 64
-	// ahead is how many deliveries an unordered backlog has in memory.
+	// aheadInLines is how many deliveries an unordered backlog has in line at most, beside those that are on their way.
 	aheadInLines = 512
 	// maxInLines is how many deliveries an ordered backlog knows of.
 	maxInLines = 200_000
@@ -200,7 +200,7 @@ func (b *backlog) step(ctx context.Context, e entry) (wait time.Duration, more b
 		b.mu.Unlock()
 		return 100 * time.Millisecond, true, nil
 	case w == nil:
-		if err := b.s.discard(ctx, b.webhookID, wasDeleted, everything); err != nil {
+		if err := b.s.discardDeleted(ctx, b.webhookID); err != nil {
 			return 0, true, err
 		}
 		return b.leave(ctx, e)
@@ -241,6 +241,13 @@ func (b *backlog) leaveEmpty(ctx context.Context, e entry) (time.Duration, bool,
 	if last >= b.next {
 		b.hint()
 		return 0, true, nil
+	}
+	// What is still noted is of deliveries that are not held any more: whoever sent them was killed before he could take the note away.
+	for deliveryID := range b.noted {
+		if _, err := b.s.behind.RemoveAll(ctx, contract.Held, contract.TriesSubject(b.webhookID, deliveryID)); err != nil {
+			return 0, true, err
+		}
+		delete(b.noted, deliveryID)
 	}
 	return b.leave(ctx, e)
 }
@@ -355,7 +362,7 @@ func (b *backlog) take(ordered bool) (l *line, unripe bool) {
 			continue
 		}
 		if i == 0 {
-			b.turn = b.turn[1:]
+			shift(&b.turn)
 		} else {
 			b.turn = slices.Delete(b.turn, i, i+1)
 		}
@@ -368,7 +375,7 @@ func (b *backlog) take(ordered bool) (l *line, unripe bool) {
 func (b *backlog) gone(h *waiting) {
 	l := h.line
 	b.forget(h)
-	l.list = l.list[1:]
+	shift(&l.list)
 	l.busy, l.out = false, false
 	b.sum--
 	b.out--

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"shopbell.dev/pkg/contract"
@@ -202,11 +204,30 @@ func TestSender_DiscardLeavesNoTries(t *testing.T) {
 	for _, d := range all {
 		b.publish(t, d.Hold(0))
 	}
-	noted, err := tries{2, 1, time.Now()}.message("wh_1", all[1].ID)
+	b.publish(t, noteOf(t, "wh_1", all[1].ID))
+	b.publish(t, (&contract.Release{ShopID: "demo", WebhookID: "wh_1", Discard: true, Through: 1 << 62}).Message())
+	b.heldAre(t, 0)
+}
+
+// noteOf is what is noted of a held delivery's attempts.
+func noteOf(t *testing.T, webhookID, deliveryID string) *nats.Msg {
+	t.Helper()
+	m, err := tries{2, 1, time.Now()}.message(webhookID, deliveryID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.publish(t, noted)
-	b.publish(t, (&contract.Release{ShopID: "demo", WebhookID: "wh_1", Discard: true, Through: 1 << 62}).Message())
-	b.heldAre(t, 0)
+	return m
+}
+
+// Whoever is killed between taking a delivery out of HELD and taking away what is noted of it leaves that.
+func TestSender_WhatIsNotedOfADeliveryThatIsGoneGoesWithTheLane(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := count(t, func(http.ResponseWriter, int, int) int { return 0 })
+	b.put(t, governed("wh_1", in.url, nil))
+	b.publish(t, noteOf(t, "wh_1", "dlv_that_was_sent"), numbered("wh_1", 1)[0].Hold(0))
+	b.start(t, few())
+	b.publish(t, (&contract.Release{ShopID: "demo", WebhookID: "wh_1", Through: 2}).Message())
+	wantAll(t, in, 1)
+	b.nothingHeld(t)
 }

@@ -256,6 +256,7 @@ func TestSender_WhatIsHeldForADeletedWebhookIsCancelledTogether(t *testing.T) {
 		d.OffRevision = 7
 		b.publish(t, d.Hold(0))
 	}
+	b.publish(t, noteOf(t, "wh_1", "dlv_that_was_sent"))
 	b.start(t, few())
 	b.wantDiscarded(t, wasDeleted, all...)
 	b.heldAre(t, 0)

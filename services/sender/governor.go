@@ -65,9 +65,9 @@ func (g *governor) giveTurns() {
 	defer g.mu.Unlock()
 	rate := g.count(time.Now())
 	for ; len(g.line) > 0 && (g.left >= 1 || rate == 0); g.left-- {
-		g.turn[g.line[0]] = true
-		g.line[0].wake()
-		g.line = g.line[1:]
+		next := shift(&g.line)
+		g.turn[next] = true
+		next.wake()
 	}
 	g.timer = nil
 	if len(g.line) > 0 {

@@ -16,8 +16,6 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
@@ -26,7 +24,6 @@ import (
 	"shopbell.dev/pkg/telemetry"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
-	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
 // publishTimeout bounds how long the bus may take to store what came of an attempt; after that the delivery comes again.
@@ -205,7 +202,7 @@ type result struct {
 	well     bool          // its receiver took it
 	why      string        // its receiver is not well
 	rest     time.Duration // what the receiver asks for
-	waits    *job          // the next attempt, for its time
+	waits    *later        // the next attempt, for its time
 }
 
 // finish does what is to be done with a delivery and publishes what came of it.
@@ -313,8 +310,8 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 		return r, err
 	}
 	// Its timer is set: whoever finds the receiver not well from now on calls it back, and if somebody has, we do.
-	if r.waits != nil && s.lanes.wait(r.waits) != "" {
-		s.aside(ctx, func() { s.callBack(ctx, []*job{r.waits}) })
+	if r.waits != nil && s.lanes.wait(d.WebhookID, *r.waits) != "" {
+		s.aside(ctx, func() { s.callBack(ctx, d.WebhookID, []later{*r.waits}) })
 	}
 	return r, nil
 }
@@ -354,7 +351,8 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 		if why := s.lanes.whyUnwell(next.WebhookID); why != "" {
 			v.status, v.reason = held, why
 		} else {
-			r.waits = &job{d: next, w: j.w, header: j.header}
+			waits := laterOf(&next)
+			r.waits = &waits
 		}
 	}
 	switch {
@@ -415,130 +413,6 @@ type lower http.Header
 func (h lower) Get(key string) string { return http.Header(h).Get(key) }
 func (h lower) Set(key, value string) { h[key] = []string{value} }
 func (h lower) Keys() []string        { return nil }
-
-// describe gives an answer that is no success its class and sentence.
-func describe(x *exchange, v verdict) {
-	if v.status == delivered || x.class != "" {
-		return
-	}
-	x.class, x.problem = "http_status", fmt.Sprintf("answered %d %s", x.code, http.StatusText(x.code))
-	if x.code >= 300 && x.code < 400 {
-		x.problem += "; redirects are not followed: give the webhook the address that it points to"
-	}
-}
-
-func (s *Sender) count(d *contract.Delivery, x *exchange, v verdict) {
-	s.attempts.WithLabelValues(v.status, x.class).Inc()
-	s.exchange.Observe(x.duration.Seconds())
-	if v.status == delivered && !d.ByHand() {
-		s.latency.Observe(time.Since(d.AcceptedAt).Seconds())
-	}
-}
-
-// attemptOf is what the log is told of an attempt.
-func attemptOf(d *contract.Delivery, x *exchange, v verdict, made *busv1.AttemptMade, traceID string) *busv1.Record {
-	made.DeliveryId, made.WebhookId, made.MatchedAt = d.ID, d.WebhookID, timestamppb.New(d.MatchedAt)
-	made.Status, made.Reason = v.status, v.reason
-	if d.WholeBody {
-		made.BodyPrefix, made.WholeBody = d.Data, true
-	}
-	made.Attempt = x.proto(d, v, traceID)
-	return &busv1.Record{
-		At: timestamppb.New(x.began.Add(x.duration)), ShopId: d.ShopID, EventId: d.Event.ID, EventType: d.Type,
-		What: &busv1.Record_Attempt{Attempt: made},
-	}
-}
-
-// proto is the exchange as the log shows it.
-func (x *exchange) proto(d *contract.Delivery, v verdict, traceID string) *shopbellv1.Attempt {
-	out := &shopbellv1.Attempt{
-		Number: int32(d.Attempt), StartedAt: timestamppb.New(x.began), DurationMs: millis(x.duration), Timings: x.timings,
-		ResponseCode: int32(x.code), ErrorClass: x.class, Error: x.problem, Verdict: v.status, Url: x.url,
-		RequestHeaders: shown(x.request, true), ResponseHeaders: shown(x.response, false), ResponseBody: x.body, ResponseBodyCut: x.cut,
-		TraceId: traceID, ByHand: d.ByHand(), AskedBy: d.AskedBy, ReplayId: d.Replay,
-	}
-	if v.status == retrying {
-		out.NextAttemptAt = timestamppb.New(x.began.Add(x.duration + v.wait))
-	}
-	return out
-}
-
-// tellFailed makes the notice that a delivery was given up. Nobody is told of a notice that was.
-func (s *Sender) tellFailed(d *contract.Delivery, w *webhook.Webhook, v verdict) (*nats.Msg, error) {
-	e, err := notice.New(d.ShopID, d.Environment, notice.DeliveryFailed, fmt.Sprintf("%s.%d", d.ID, d.Attempt), notice.Data{
-		WebhookID: d.WebhookID, Label: w.Label, URL: w.URL, Reason: v.reason, At: time.Now(),
-		DeliveryID: d.ID, EventID: d.Event.ID, EventType: d.Type, Attempts: d.Attempt,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return e.Message(), nil
-}
-
-// wish makes the message that asks subscription to switch the webhook off, or to delete it.
-func (s *Sender) wish(d *contract.Delivery, x *exchange, v verdict) (*nats.Msg, error) {
-	reason := fmt.Sprintf("switched off by its receiver: it answered %d %s to delivery %s", x.code, http.StatusText(x.code), d.ID)
-	if v.phrase != "" {
-		reason = fmt.Sprintf("deleted by its receiver: it answered %q to delivery %s", v.phrase, d.ID)
-	}
-	value, err := proto.Marshal(&busv1.SwitchOff{
-		At: timestamppb.New(x.began.Add(x.duration)), ShopId: d.ShopID, WebhookId: d.WebhookID, DeliveryId: d.ID, Url: x.url,
-		Reason: reason, Delete: v.phrase != "",
-	})
-	if err != nil {
-		return nil, fmt.Errorf("ask to switch off %s: %w", d.WebhookID, err)
-	}
-	return contract.SwitchMessage(d.ShopID, d.WebhookID, value, fmt.Sprintf("%s/%d/%d/off", d.ID, d.Attempt, x.began.UnixNano())), nil
-}
-
-// change publishes that a delivery has another status without an attempt.
-func (s *Sender) change(ctx context.Context, d *contract.Delivery, status, reason string) error {
-	return s.publish(ctx, changeOf(d, status, reason))
-}
-
-// changeOf is what the log is told of a delivery that has another status without an attempt.
-func changeOf(d *contract.Delivery, status, reason string) *busv1.Record {
-	return &busv1.Record{
-		At: timestamppb.Now(), ShopId: d.ShopID, EventId: d.Event.ID, EventType: d.Type,
-		What: &busv1.Record_Change{Change: &busv1.StatusChange{
-			DeliveryId: d.ID, WebhookId: d.WebhookID, MatchedAt: timestamppb.New(d.MatchedAt), Status: status, Reason: reason,
-		}},
-	}
-}
-
-// tell puts onto the bus what happened.
-func (s *Sender) tell(ctx context.Context, records ...*busv1.Record) error {
-	msgs, err := record.Messages(records...)
-	if err != nil {
-		return err
-	}
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
-	defer cancel()
-	return s.env.Bus.Publish(bound, msgs...)
-}
-
-// publish puts onto the bus what happened, and then what comes next, with the trace of ctx. One after the other: where what comes
-// next is there, what happened is known (see wasMade).
-func (s *Sender) publish(ctx context.Context, what *busv1.Record, msgs ...*nats.Msg) error {
-	if len(msgs) == 0 {
-		return s.records.Write(ctx, what)
-	}
-	told, err := record.Messages(record.Traced(ctx, what))
-	if err != nil {
-		return err
-	}
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
-	defer cancel()
-	for _, step := range [][]*nats.Msg{told, msgs} {
-		for _, m := range step {
-			bus.Inject(ctx, m)
-		}
-		if err := s.env.Bus.Publish(bound, step...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // sequence is a message's place in its stream: it tells a message that comes again from another one.
 func sequence(m bus.Message) uint64 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 // hold is deliveries of one webhook that are to be held, in their order.
 type hold struct {
 	jobs   []*job
-	called []*job // what waits for a later attempt, and is to be held with the rest
+	called []later // what waits for a later attempt, and is to be held with the rest
 	why    string
 	off    bool // the webhook is switched off: nobody is to send what is held before it is on again
 
@@ -57,7 +58,8 @@ func (h *holder) run(ctx context.Context, ended <-chan struct{}) {
 	for {
 		h.mu.Lock()
 		n := min(len(h.queue), heldAtOnce)
-		batch := h.queue[:n:n]
+		batch := slices.Clone(h.queue[:n])
+		clear(h.queue[:n]) // its array is not to keep them
 		h.queue = h.queue[n:]
 		h.mu.Unlock()
 		if n > 0 {
@@ -121,7 +123,7 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 		default:
 			s.keep(ctx, what)
 			if len(what.called) > 0 {
-				s.aside(ctx, func() { s.callBack(ctx, what.called) })
+				s.aside(ctx, func() { s.callBack(ctx, what.webhookID, what.called) })
 			}
 		}
 	}
@@ -155,28 +157,28 @@ func (s *Sender) holdAgain(ctx context.Context, j *job, why string) error {
 // callBack has deliveries that wait for a later attempt come now, so that they are held with the rest: each one's timer is
 // replaced by one that is due now. One of the two is there, whoever dies; where the timer has fired meanwhile, or somebody
 // has cancelled the delivery or sends it by hand, nothing is done.
-func (s *Sender) callBack(ctx context.Context, jobs []*job) {
-	for _, j := range jobs {
-		if err := s.callOneBack(ctx, j); err != nil && !bus.Outrun(err) {
-			s.env.Log.WarnContext(ctx, "a delivery whose receiver is not well is not called back; it is sent in its time", slog.String("delivery_id", j.d.ID), slog.Any("error", err))
+func (s *Sender) callBack(ctx context.Context, webhookID string, waiting []later) {
+	for _, d := range waiting {
+		if err := s.callOneBack(ctx, webhookID, d); err != nil && !bus.Outrun(err) {
+			s.env.Log.WarnContext(ctx, "a delivery whose receiver is not well is not called back; it is sent in its time", slog.String("delivery_id", d.deliveryID), slog.Any("error", err))
 		}
 	}
 }
 
-func (s *Sender) callOneBack(ctx context.Context, j *job) error {
+func (s *Sender) callOneBack(ctx context.Context, webhookID string, waiting later) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	timer, err := s.behind.LastMessage(ctx, contract.Deliveries, contract.LaterSubject(j.d.WebhookID, j.d.ID))
+	timer, err := s.behind.LastMessage(ctx, contract.Deliveries, contract.LaterSubject(webhookID, waiting.deliveryID))
 	if err != nil || timer == nil {
 		return err
 	}
 	d, due, err := contract.ParseLater(timer.Header, timer.Data)
-	if err != nil || d.Attempt != j.d.Attempt || d.Cancel != "" || d.ByHand() || time.Until(due) < soonDue/2 {
+	if err != nil || d.Attempt != waiting.attempt || d.Cancel != "" || d.ByHand() || time.Until(due) < soonDue/2 {
 		return err
 	}
 	d.Due = due
 	m := d.InsteadOf(timer.Sequence, time.Now())
-	bus.Inject(bus.Extract(ctx, j.header), m)
+	bus.Inject(bus.Extract(ctx, timer.Header), m)
 	return s.behind.Publish(ctx, m)
 }
 
@@ -289,11 +291,17 @@ func upTo(sequence uint64) func(bus.Stored) bool {
 	return func(raw bus.Stored) bool { return raw.Sequence <= sequence }
 }
 
-// everything is all that is held.
-func everything(bus.Stored) bool { return true }
-
 // outlived is what has been held for longer than anything is kept for a webhook that is switched off.
 func (s *Sender) outlived(raw bus.Stored) bool { return time.Since(raw.Time) > s.cfg.KeepHeld }
+
+// discardDeleted cancels all that is held for a webhook that was deleted, and forgets what is noted of it.
+func (s *Sender) discardDeleted(ctx context.Context, webhookID string) error {
+	if err := s.discard(ctx, webhookID, wasDeleted, func(bus.Stored) bool { return true }); err != nil {
+		return err
+	}
+	_, err := s.behind.RemoveAll(ctx, contract.Held, contract.TriesSubjects(webhookID))
+	return err
+}
 
 // discardOutlived cancels what has been held for too long while its webhook was switched off.
 func (s *Sender) discardOutlived(ctx context.Context, webhookID string) error {

@@ -510,9 +510,9 @@ func TestSender_CallsBackWhatStillWaitsAndNothingElse(t *testing.T) {
 	cancelled := *d[2]
 	cancelled.Cancel = "cancelled by hand"
 	b.publish(t, d[0].Later(due), cancelled.Later(due))
-	jobs := []*job{{d: *d[0]}, {d: *d[1]}, {d: *d[2]}} // the second has no timer any more
-	for range 2 {                                      // again, as another sender may that remembers them too
-		b.sender.callBack(t.Context(), jobs)
+	waiting := []later{laterOf(d[0]), laterOf(d[1]), laterOf(d[2])} // the second has no timer any more
+	for range 2 {                                                   // again, as another sender may that remembers them too
+		b.sender.callBack(t.Context(), "wh_1", waiting)
 		eventually(t, "the first is held", func() bool { return len(b.stored(t, contract.Held)) > 0 })
 	}
 	kept := b.stored(t, contract.Held)

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ type lane struct {
 	why     string // it holds
 	unwell  bool   // because its receiver is not well
 	health  health
-	failing []*job        // failed since the last success, and waiting for their time; none while the lane holds
+	failing []later       // failed since the last success, and waiting for their time; none while the lane holds
 	pace    *rate.Limiter // nil: no limit
 	took    time.Duration // what an exchange takes with this receiver
 	used    time.Time
@@ -73,7 +74,7 @@ type lanes struct {
 	running int
 	waiting int           // jobs in queues
 	bytes   int           // their size
-	failing int           // jobs that can be called back
+	failing int           // deliveries that can be called back
 	typical time.Duration // what an exchange takes with receivers that are quick
 	closed  bool
 }
@@ -94,8 +95,8 @@ func newLanes(limit int, share func() int) *lanes {
 func (l *lanes) of(webhookID string) *lane {
 	ln := l.all[webhookID]
 	if ln == nil {
-		ln = &lane{id: webhookID}
-		l.all[webhookID] = ln
+		ln = &lane{id: strings.Clone(webhookID)}
+		l.all[ln.id] = ln
 	}
 	ln.used = time.Now()
 	return ln
@@ -116,7 +117,7 @@ func (l *lanes) admit(j *job) admission {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	room := maxWaiting
-	if j.d.Bulk { // so that there is always some for others
+	if !j.straight() { // so that there is always some for what is
 		room /= 2
 	}
 	for {
@@ -203,13 +204,22 @@ func (l *lanes) begin(ln *lane) bool {
 		}
 		return false
 	}
-	ln.queue = ln.queue[1:]
+	shift(&ln.queue)
 	l.left(j)
 	ln.busy++
 	l.running++
 	j.placed = true
 	l.run(j)
 	return true
+}
+
+// shift takes what is first in a queue out of it. Its array must not go on keeping that: a lane's latest delivery would stay in
+// memory as long as the lane.
+func shift[T any](queue *[]T) (first T) {
+	var none T
+	first, (*queue)[0] = (*queue)[0], none
+	*queue = (*queue)[1:]
+	return first
 }
 
 // line puts a lane at the end of the line for places of the sender.
@@ -269,8 +279,8 @@ func (l *lanes) done(j *job, took time.Duration) {
 		l.line(ln) // others wait longer
 	}
 	for len(l.ready) > 0 && l.running < l.limit {
-		next := l.ready[0]
-		l.ready, next.ready = l.ready[1:], false
+		next := shift(&l.ready)
+		next.ready = false
 		if l.begin(next) && len(next.queue) > 0 {
 			l.line(next)
 		}
@@ -328,24 +338,6 @@ func (l *lanes) whyUnwell(webhookID string) (why string) {
 	return ""
 }
 
-// wait remembers a delivery whose next attempt waits for its time, so that it can be called back when its receiver turns
-// out not to be well. If it is known not to be, wait says why, and the delivery is to be called back now.
-func (l *lanes) wait(j *job) (why string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ln := l.of(j.d.WebhookID)
-	if ln.unwell {
-		return ln.why
-	}
-	if at := slices.IndexFunc(ln.failing, func(other *job) bool { return other.d.ID == j.d.ID }); at >= 0 {
-		ln.failing[at] = j // it has failed again
-	} else if len(ln.failing) < maxRecalled && l.failing < maxFailing {
-		ln.failing = append(ln.failing, j)
-		l.failing++
-	}
-	return ""
-}
-
 // unwell adds to a hold of a lane whose receiver is not well what waits for a later attempt.
 func (l *lanes) unwell(what hold) hold {
 	l.mu.Lock()
@@ -361,26 +353,6 @@ func (l *lanes) recovered(webhookID string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.of(webhookID).unwell = false
-}
-
-// Of so many deliveries it is remembered that they can be called back, of one lane and of all. What is not remembered
-// comes in its time.
-const (
-	maxRecalled = 64
-	maxFailing  = 8192
-)
-
-// soonDue is how long before its time a delivery is no longer called back: its timer fires, if it has not fired with another
-// sender long ago.
-const soonDue = time.Second
-
-// recall takes what has failed out of the lane, and gives what still waits for its time.
-func (l *lanes) recall(ln *lane) []*job {
-	l.failing -= len(ln.failing)
-	out := slices.DeleteFunc(ln.failing, func(j *job) bool { return time.Until(j.d.Due) < soonDue })
-	ln.failing = nil
-	slices.SortStableFunc(out, func(a, b *job) int { return a.d.AcceptedAt.Compare(b.d.AcceptedAt) })
-	return out
 }
 
 // empty takes a lane's queue, but for what is sent by hand.

@@ -3,7 +3,9 @@ package sender
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,7 +101,7 @@ func lanesFor(limit, share int) (*lanes, *[]*job) {
 }
 
 func jobFor(webhookID, name string, rules profile.Policy) *job {
-	return &job{d: contract.Delivery{ID: name, WebhookID: webhookID}, w: &webhook.Webhook{Rules: &webhook.Rules{Policy: rules}}}
+	return &job{d: contract.Delivery{ID: name, WebhookID: webhookID, Attempt: 1}, w: &webhook.Webhook{Rules: &webhook.Rules{Policy: rules}}}
 }
 
 func names(jobs []*job) (out []string) {
@@ -211,16 +213,69 @@ func TestLanes_CallNothingBackWhoseTimeHasCome(t *testing.T) {
 	t.Parallel()
 	l := newLanes(8, func() int { return 1 })
 	for id, wait := range map[string]time.Duration{"long due": -time.Minute, "about to be": soonDue / 2, "waits": time.Minute} {
-		d := contract.Delivery{ID: id, WebhookID: "wh_1", Due: time.Now().Add(wait)}
-		if why := l.wait(&job{d: d}); why != "" {
+		if why := l.wait("wh_1", later{deliveryID: id, due: time.Now().Add(wait)}); why != "" {
 			t.Fatalf("%s is to be held: %s", id, why)
 		}
 	}
 	jobs := l.unwell(hold{webhookID: "wh_1", why: "it is not"}).called
-	if len(jobs) != 1 || jobs[0].d.ID != "waits" {
+	if len(jobs) != 1 || jobs[0].deliveryID != "waits" {
 		t.Errorf("%d are called back, want the one that waits", len(jobs))
 	}
 	if l.failing != 0 {
 		t.Errorf("%d are remembered after that, want none", l.failing)
+	}
+}
+
+// A lane is remembered for a while after its latest delivery, and there are as many lanes as webhooks.
+func TestLanes_KeepNothingOfWhatIsDone(t *testing.T) {
+	t.Parallel()
+	l := newLanes(8, func() int { return 1 })
+	var gone atomic.Int64
+	const webhooks = 20
+	l.run = func(j *job) {
+		runtime.AddCleanup(j, func(int) { gone.Add(1) }, 0)
+		go l.done(j, time.Millisecond)
+	}
+	for i := range webhooks {
+		if l.admit(jobFor(fmt.Sprint(i), "1", profile.Policy{})) != admitted {
+			t.Fatal("a lane that is well does not take a delivery")
+		}
+	}
+	eventually(t, "no delivery is in memory any more", func() bool { runtime.GC(); return gone.Load() == webhooks })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.all) != webhooks {
+		t.Errorf("%d lanes are remembered, want %d", len(l.all), webhooks)
+	}
+}
+
+// What was made to wait may become due by the hundred thousand: it is not in front of what happens now.
+func TestLanes_WhatComesLaterLeavesRoomForWhatGoesStraightThrough(t *testing.T) {
+	t.Parallel()
+	l, _ := lanesFor(1, 1) // all wait but one
+	ended := make(chan struct{})
+	t.Cleanup(func() { l.close(); <-ended })
+	var taken atomic.Int64
+	go func() {
+		defer close(ended)
+		for i := range maxWaiting {
+			j := jobFor(fmt.Sprint("due", i), "1", profile.Policy{})
+			j.d.Attempt = 2
+			if l.admit(j) != admitted {
+				return
+			}
+			taken.Add(1)
+		}
+	}()
+	eventually(t, "half of what may wait is due", func() bool { return taken.Load() > maxWaiting/2 })
+	now := make(chan admission, 1)
+	go func() { now <- l.admit(jobFor("now", "1", profile.Policy{})) }()
+	select {
+	case got := <-now:
+		if got != admitted || taken.Load() > maxWaiting/2+1 {
+			t.Errorf("got %v with %d that are due, want that it is admitted beside %d", got, taken.Load(), maxWaiting/2+1)
+		}
+	case <-time.After(15 * time.Second):
+		t.Error("what goes straight through waits behind what is due")
 	}
 }

@@ -28,6 +28,7 @@ func (p *pool) run(ctx context.Context, j *job) {
 			defer idle.Stop()
 			for {
 				p.do(ctx, j)
+				j = nil // whoever waits keeps nothing alive
 				idle.Reset(linger)
 				select {
 				case j = <-p.jobs:

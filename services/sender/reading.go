@@ -25,13 +25,7 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 	}
 	for {
 		b.mu.Lock()
-		room := aheadInLines - b.sum
-		if ordered {
-			room = maxInLines - b.sum
-		}
-		if b.why != "" && !ordered {
-			room = min(room, readAtOnce/16-b.sum) // enough to probe with
-		}
+		room := b.room(ordered)
 		unread := b.unread
 		wanted := (unread || ordered && b.unripe()) && room > 0
 		b.unread = unread && !wanted // a hint that comes from now on counts
@@ -72,6 +66,22 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 			return nil
 		}
 	}
+}
+
+// room is how many deliveries more are to be in lines. Of those without an order it is none before half of them are on their way: the
+// bus counts what lies behind with each reading, which costs it as much for one delivery as for hundreds. It is called with the lock.
+func (b *backlog) room(ordered bool) int {
+	if ordered {
+		return maxInLines - b.sum
+	}
+	enough, inLine := aheadInLines, b.sum-b.out
+	if b.why != "" {
+		enough = readAtOnce / 16 // to probe with
+	}
+	if inLine > enough/2 {
+		return 0
+	}
+	return enough - inLine
 }
 
 // unripe says whether what is first in its line waits for the floor to rise. It is called with the lock.
@@ -116,6 +126,7 @@ func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhoo
 		if t := b.noted[j.d.ID]; t.attempt > j.d.Attempt {
 			j.d.Attempt, j.d.Uncounted, j.d.Due = t.attempt, t.uncounted, t.due
 		}
+		delete(b.noted, j.d.ID) // from now on it is known with the delivery, and goes with it
 		h := &waiting{sequence: raw.Sequence, accepted: j.d.AcceptedAt, j: j, tries: tries{j.d.Attempt, j.d.Uncounted, j.d.Due}}
 		if w.Policy.IsOrdered() {
 			h.order = cmp.Or(j.d.Sequence, 1)

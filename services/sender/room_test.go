@@ -758,8 +758,8 @@ func TestSender_LeavesOutWhatIsNoDelivery(t *testing.T) {
 	in := receive(t, 200)
 	b.start(t, few())
 	b.put(t, state(in.URL, "enveloped"))
-	b.publish(t, &nats.Msg{Subject: contract.DeliverySubject("wh_1", false), Header: nats.Header{}, Data: []byte("x")},
-		&nats.Msg{Subject: contract.DeliverySubject("wh_1", false), Header: nats.Header{"Shopbell-Release": {"keep 7"}, "Shopbell-Webhook": {"wh_1"}}},
+	b.publish(t, &nats.Msg{Subject: contract.DeliverySubject("wh_1", contract.Straight), Header: nats.Header{}, Data: []byte("x")},
+		&nats.Msg{Subject: contract.DeliverySubject("wh_1", contract.Straight), Header: nats.Header{"Shopbell-Release": {"keep 7"}, "Shopbell-Webhook": {"wh_1"}}},
 		delivery("1", "application/json").Message())
 	b.records(t, 1)
 	b.empty(t)

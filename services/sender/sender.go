@@ -76,7 +76,7 @@ type Sender struct {
 	senderv1.UnimplementedSenderServiceServer
 	cfg      Config
 	env      *run.Env
-	behind   *bus.Bus // for bursts and what is held: behind what goes straight through
+	behind   *bus.Bus // for bursts, what is due and what is held: behind what goes straight through
 	webhooks *webhook.Directory
 	shops    *shop.Directory
 	client   *client
@@ -232,6 +232,7 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	}
 	consuming, consume := errgroup.WithContext(work)
 	consuming.Go(func() error { return s.behind.Consume(consume, contract.BulkSender, ahead, take) })
+	consuming.Go(func() error { return s.behind.Consume(consume, contract.DueSender, ahead, take) })
 	consuming.Go(func() error { return s.env.Bus.Consume(consume, contract.Sender, ahead, take) })
 	err := consuming.Wait()
 	finished := make(chan struct{})
@@ -309,28 +310,4 @@ func (w *working) report(ctx context.Context, ready func()) error {
 			_ = m.InProgress() // if this is not heard, somebody else makes the attempt as well
 		}
 	}
-}
-
-// logAttempt writes the one line that tells an attempt's whole story. Of those that go as nearly all do, delivered at the
-// first attempt, it is written at Debug: the log has them all, and at full speed the lines cost as much as the signatures.
-func (s *Sender) logAttempt(ctx context.Context, d *contract.Delivery, x *exchange, v verdict) {
-	level := slog.LevelInfo
-	if v.status == delivered && d.Attempt == 1 {
-		level = slog.LevelDebug
-	}
-	if !s.env.Log.Enabled(ctx, level) {
-		return
-	}
-	attrs := []slog.Attr{
-		slog.String("shop_id", d.ShopID), slog.String("event_id", d.Event.ID), slog.String("event_type", d.Type),
-		slog.String("webhook_id", d.WebhookID), slog.String("delivery_id", d.ID), slog.Int("attempt", d.Attempt),
-		slog.String("verdict", v.status), slog.Int("response_code", x.code), slog.Duration("duration", x.duration.Round(10*time.Microsecond)),
-	}
-	if x.class != "" {
-		attrs = append(attrs, slog.String("error_class", x.class), slog.String("error", x.problem))
-	}
-	if v.wait > 0 {
-		attrs = append(attrs, slog.Duration("next_in", v.wait.Round(time.Millisecond)))
-	}
-	s.env.Log.LogAttrs(ctx, level, "attempt", attrs...)
 }

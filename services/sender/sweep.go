@@ -213,7 +213,7 @@ func (s *Sender) findOwner(ctx context.Context, webhookID string, since time.Dur
 	case err != nil:
 		return true, err
 	case w == nil:
-		return true, s.discard(ctx, webhookID, wasDeleted, everything)
+		return true, s.discardDeleted(ctx, webhookID)
 	case w.Off() == "":
 		s.keep(ctx, hold{why: "it is sent on", shop: shop, webhookID: webhookID})
 	case s.outlived(batch[0]):
@@ -251,11 +251,11 @@ func (f *floor) of(ctx context.Context, b *bus.Bus, shop string) (uint64, error)
 		return single, err
 	}
 	// Bursts are behind. That matters to this shop from the first of its own on.
-	first, _, err := b.List(ctx, contract.Events, contract.BulkEventSubjects(shop), bulk+1, 1, 1)
-	if err != nil || len(first) == 0 {
+	first, err := b.Next(ctx, contract.Events, contract.BulkEventSubjects(shop), bulk+1)
+	if err != nil || first == 0 {
 		return single, err
 	}
-	return min(single, first[0].Sequence-1), nil
+	return min(single, first-1), nil
 }
 
 func (f *floor) ask(ctx context.Context, b *bus.Bus) (single, bulk uint64, err error) {

@@ -41,18 +41,14 @@ func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook
 // again.
 const publishTimeout = 15 * time.Second
 
-// decideBy gives decide that publishes by this connection.
-func (s *Subscription) decideBy(by *bus.Bus) func(context.Context, []bus.Message) error {
-	return func(ctx context.Context, batch []bus.Message) error { return s.decide(ctx, by, batch) }
-}
-
-// decide matches a batch of events: it publishes a delivery for each webhook that wants one, and a record of each
-// decision.
-func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) error {
+// decide matches a batch of events: it publishes, by this connection, a delivery for each webhook that wants one, and a record of
+// each decision. It gives how many deliveries were made.
+func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) (made int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	var all decided
 	var oldest time.Time
+	var single []time.Time // when those were accepted that came one by one
 	for _, m := range batch {
 		e, err := contract.ParseEvent(m.Headers(), m.Data())
 		if err != nil {
@@ -63,26 +59,33 @@ func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Mess
 		if oldest.IsZero() || e.AcceptedAt.Before(oldest) {
 			oldest = e.AcceptedAt
 		}
+		if !e.Bulk {
+			single = append(single, e.AcceptedAt)
+		}
 		meta, err := m.Metadata()
 		if err != nil {
-			return fmt.Errorf("place of event %s among all: %w", e.ID, err)
+			return 0, fmt.Errorf("place of event %s among all: %w", e.ID, err)
 		}
 		if err := s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	msgs, err := record.Messages(all.records...)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := by.Publish(ctx, append(all.deliveries, msgs...)...); err != nil {
-		return err
+		return 0, err
 	}
+	now := time.Now()
 	s.decided.Add(float64(len(batch)))
 	if !oldest.IsZero() { // one of them was an event
-		s.lag.Observe(time.Since(oldest).Seconds())
+		s.lag.Observe(now.Sub(oldest).Seconds())
 	}
-	return nil
+	for _, accepted := range single {
+		s.bursts.Saw(now.Sub(accepted))
+	}
+	return len(all.deliveries), nil
 }
 
 // decided is what is to be published for a batch of events.

@@ -13,6 +13,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/pace"
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
@@ -54,6 +55,7 @@ type Subscription struct {
 	bucket   jetstream.KeyValue // of webhooks
 	settings jetstream.KeyValue // of shops
 	keys     jetstream.KeyValue // of shops
+	bursts   pace.Pace          // of what comes in bursts
 
 	matched    prometheus.Counter
 	passedOver prometheus.Counter
@@ -68,7 +70,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
 	s := &Subscription{
-		cfg: cfg, env: env,
+		cfg: cfg, env: env, bursts: pace.Pace{Least: leastOfBursts},
 		decided:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_events_matched_total", Help: "Events whose webhooks were decided on."}),
 		matched:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_deliveries_created_total", Help: "Deliveries that were made: one for each webhook that wants an event."}),
 		passedOver: prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_webhooks_passed_over_total", Help: "Webhooks that subscribe to an event's type and were not sent it."}),
@@ -105,11 +107,13 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 	ready()
 	work, ctx := errgroup.WithContext(ctx)
 	how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
+	work.Go(func() error { return s.decideBursts(ctx, s.env.Bus.Aside(), how) })
 	work.Go(func() error {
-		aside := s.env.Bus.Aside()
-		return aside.Batches(ctx, contract.BulkMatcher, how, s.decideBy(aside))
+		return s.env.Bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
+			_, err := s.decide(ctx, s.env.Bus, batch)
+			return err
+		})
 	})
-	work.Go(func() error { return s.env.Bus.Batches(ctx, contract.Matcher, how, s.decideBy(s.env.Bus)) })
 	work.Go(func() error {
 		return s.env.Bus.Batches(ctx, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
 	})

@@ -49,7 +49,8 @@ type LogServiceClient interface {
 	// TailDeliveries says what happens to deliveries from now on, as it happens, until the caller leaves. All filters of
 	// ListDeliveries combine, but for from, to, text and pages, which have no meaning here: INVALID_ARGUMENT. A filter is
 	// held against what happens: with status "failed" every delivery is told of when it fails. A caller who is too slow is
-	// told how much he missed, and goes on. Headers come when nothing that happens from then on is left out.
+	// told how much he missed, and goes on. Headers come when nothing that happens from then on is left out. One thing may be
+	// told twice, in the same words, when the bus did not say in time that it holds it.
 	TailDeliveries(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailDeliveriesResponse], error)
 	// ExportDeliveries gives all deliveries that the filters of ListDeliveries choose, newest first, in pages of its own.
 	ExportDeliveries(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportDeliveriesResponse], error)
@@ -252,7 +253,8 @@ type LogServiceServer interface {
 	// TailDeliveries says what happens to deliveries from now on, as it happens, until the caller leaves. All filters of
 	// ListDeliveries combine, but for from, to, text and pages, which have no meaning here: INVALID_ARGUMENT. A filter is
 	// held against what happens: with status "failed" every delivery is told of when it fails. A caller who is too slow is
-	// told how much he missed, and goes on. Headers come when nothing that happens from then on is left out.
+	// told how much he missed, and goes on. Headers come when nothing that happens from then on is left out. One thing may be
+	// told twice, in the same words, when the bus did not say in time that it holds it.
 	TailDeliveries(*ListDeliveriesRequest, grpc.ServerStreamingServer[TailDeliveriesResponse]) error
 	// ExportDeliveries gives all deliveries that the filters of ListDeliveries choose, newest first, in pages of its own.
 	ExportDeliveries(*ListDeliveriesRequest, grpc.ServerStreamingServer[ExportDeliveriesResponse]) error

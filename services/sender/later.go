@@ -1,0 +1,58 @@
+package sender
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"shopbell.dev/pkg/contract"
+)
+
+// later is what is remembered of a delivery that has failed and waits for its next attempt: enough to find its timer.
+type later struct {
+	deliveryID    string
+	attempt       int
+	due, accepted time.Time
+}
+
+func laterOf(d *contract.Delivery) later {
+	return later{strings.Clone(d.ID), d.Attempt, d.Due, d.AcceptedAt} // the id alone, and not the header that it is a part of
+}
+
+// wait remembers a delivery whose next attempt waits for its time, so that it can be called back when its receiver turns
+// out not to be well. If it is known not to be, wait says why, and the delivery is to be called back now.
+func (l *lanes) wait(webhookID string, d later) (why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.of(webhookID)
+	if ln.unwell {
+		return ln.why
+	}
+	if at := slices.IndexFunc(ln.failing, func(other later) bool { return other.deliveryID == d.deliveryID }); at >= 0 {
+		ln.failing[at] = d // it has failed again
+	} else if len(ln.failing) < maxRecalled && l.failing < maxFailing {
+		ln.failing = append(ln.failing, d)
+		l.failing++
+	}
+	return ""
+}
+
+// Of so many deliveries it is remembered that they can be called back, of one lane and of all. What is not remembered
+// comes in its time.
+const (
+	maxRecalled = 64
+	maxFailing  = 8192
+)
+
+// soonDue is how long before its time a delivery is no longer called back: its timer fires, if it has not fired with another
+// sender long ago.
+const soonDue = time.Second
+
+// recall takes what has failed out of the lane, and gives what still waits for its time.
+func (l *lanes) recall(ln *lane) []later {
+	l.failing -= len(ln.failing)
+	out := slices.DeleteFunc(ln.failing, func(d later) bool { return time.Until(d.due) < soonDue })
+	ln.failing = nil
+	slices.SortStableFunc(out, func(a, b later) int { return a.accepted.Compare(b.accepted) })
+	return out
+}

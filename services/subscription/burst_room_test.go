@@ -1,0 +1,86 @@
+package subscription
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"shopbell.dev/pkg/contract"
+)
+
+func TestBursts_YieldToWhatIsPublishedOneByOne(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var late time.Duration // after its acceptance each single event is published
+	singles := 0
+	publish := func() {
+		e := happened(fmt.Sprint("single_", singles), "paid")
+		singles++
+		e.AcceptedAt = time.Now().Add(-late)
+		if err := b.bus.Publish(t.Context(), e.Message()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond) // a hundred a second: enough are seen in each quarter of it
+	}
+	for singles < 100 {
+		publish()
+	}
+	const burst = 4000
+	var msgs []*nats.Msg
+	for i := range burst {
+		e := happened(fmt.Sprint("burst_", i), "paid")
+		e.Bulk = true
+		msgs = append(msgs, e.Message())
+	}
+	late = time.Second
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		publish()
+	}
+	before := singles
+	if err := b.bus.Publish(t.Context(), msgs...); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		publish()
+	}
+	matched := int(testutil.ToFloat64(b.Subscription.decided)) - singles
+	reader, err := b.js.Consumer(t.Context(), contract.Events, contract.BulkMatcher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := reader.CachedInfo()
+	acked := int(now.Delivered.Consumer) - now.NumAckPending
+	t.Logf("%d of the burst were matched and %d acked beside %d single events", matched, acked, singles-before)
+	if matched > burst/2 {
+		t.Errorf("%d of %d events of a burst were matched while others were late", matched, burst)
+	}
+	if most := matched - acked; most > 8*togetherOfBursts {
+		t.Errorf("%d events that were matched are not acked, and would be matched again after a kill", most)
+	}
+	eventually(t, "the burst is matched when nobody is late for it", func() bool {
+		return int(testutil.ToFloat64(b.Subscription.decided)) == burst+singles
+	})
+}
+
+func TestBursts_CountByTheDeliveriesThatTheyMake(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		events, made int
+		perSecond    float64
+		want         int
+	}{
+		{8, 8000, 0, 8000},
+		{8, 0, 1000, 8}, // that nobody wants it has to be found out, too
+		{8, 24, 1000, 24},
+		{8, 8000, 1000, 40}, // no event waits for longer than it takes to match the least of them
+		{8, 8000, leastOfBursts, 8},
+		{8, 8000, leastOfBursts / 2, 8},
+	} {
+		if got := costOfBurst(row.events, row.made, row.perSecond); got != row.want {
+			t.Errorf("%d deliveries of %d events count for %d at %v a second, want %d", row.made, row.events, got, row.perSecond, row.want)
+		}
+	}
+}
