@@ -3,6 +3,7 @@ package pace
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -63,16 +64,20 @@ func TestPace_LearnsWhatIsUsualWhileLittleIsSent(t *testing.T) {
 
 func TestPace_GivesTurns(t *testing.T) {
 	t.Parallel()
-	var p Pace
-	if got := p.Turn(1_000_000); got != 0 {
-		t.Errorf("with nobody to yield to, who sends waits for %s", got)
-	}
-	p.mu.Lock()
-	p.set, p.now = setting{rate: 100, usual: time.Millisecond}, sight{began: time.Now()}
-	p.mu.Unlock()
-	for want := 10 * time.Millisecond; want <= 50*time.Millisecond; want += 10 * time.Millisecond { // whoever asks
-		if got := p.Turn(1); got > want || got < want-5*time.Millisecond {
-			t.Errorf("at 100 a second the next turn is after %s, want %s", got, want)
+	synctest.Test(t, func(t *testing.T) { // its time goes on only while all wait
+		var p Pace
+		if got := p.Turn(1_000_000); got != 0 {
+			t.Errorf("with nobody to yield to, who sends waits for %s", got)
 		}
-	}
+		p.set, p.now = setting{rate: 100, usual: time.Millisecond}, sight{began: time.Now()}
+		for want := 10 * time.Millisecond; want <= 50*time.Millisecond; want += 10 * time.Millisecond { // whoever asks
+			if got := p.Turn(1); got != want {
+				t.Errorf("at 100 a second the next turn is after %s, want %s", got, want)
+			}
+		}
+		time.Sleep(time.Second)
+		if got := p.Turn(1); got != 10*time.Millisecond {
+			t.Errorf("who comes after his time waits for %s, want that none is saved up", got)
+		}
+	})
 }
