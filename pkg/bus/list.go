@@ -9,8 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"shopbell.dev/pkg/contract"
 )
 
 // Stored is a message as its stream keeps it.
@@ -167,33 +165,6 @@ func (b *Bus) ask(ctx context.Context, subject string, question, answer any) err
 		return err
 	}
 	return json.Unmarshal(m.Data, answer)
-}
-
-// Floor is a sequence up to which a consumer has answered every message of its stream that is for it. What was stored
-// before the call and answered is below it.
-func (b *Bus) Floor(ctx context.Context, consumer string) (uint64, error) {
-	for _, c := range contract.Consumers() {
-		if c.Config.Durable != consumer {
-			continue
-		}
-		stream, err := b.Stream(ctx, c.Stream) // first: what comes after it may be overlooked below
-		if err != nil {
-			return 0, err
-		}
-		info, err := stream.Consumer(ctx, consumer)
-		if err != nil {
-			return 0, fmt.Errorf("ask for consumer %s: %w", consumer, err)
-		}
-		switch now := info.CachedInfo(); {
-		case now.NumAckPending == 0 && now.NumPending == 0:
-			return stream.CachedInfo().State.LastSeq, nil
-		case now.NumAckPending == 0:
-			return now.Delivered.Stream, nil
-		default:
-			return now.AckFloor.Stream, nil
-		}
-	}
-	return 0, fmt.Errorf("consumer %s is not in the contract", consumer)
 }
 
 // Overhear calls heard for every message that is published to a subject from now on, until ctx ends; open is called

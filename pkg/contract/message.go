@@ -50,6 +50,9 @@ type Delivery struct {
 	Uncounted int
 	// Sequence is the event's in EVENTS: the order in which events were accepted. It is set for ordered webhooks alone.
 	Sequence uint64
+	// MatchedThrough is a sequence in EVENTS up to which every event was matched before this one was, of a delivery for an ordered
+	// webhook: what lies in HELD of those events lies before it. 0: it was not asked.
+	MatchedThrough uint64
 	// OffRevision is the webhook's revision by which it was off, of a delivery that is held because of that; 0: it is not. It tells
 	// what the owner meant who had discarded what was held, also when the bus has it after that.
 	OffRevision uint64
@@ -192,6 +195,7 @@ func (d *Delivery) message(subject, id string) *nats.Msg {
 		f.time("due", d.Due)
 	}
 	f.number("sequence", d.Sequence)
+	f.number("matched-through", d.MatchedThrough)
 	f.number("off-revision", d.OffRevision)
 	if d.ByHand() {
 		f.time("by-hand", d.AskedAt)
@@ -268,6 +272,8 @@ func (d *Delivery) read(h nats.Header) (err error) {
 			d.Due, err = parseTime("time when it is due", value)
 		case "sequence":
 			d.Sequence, err = parseNumber("sequence of the event", value)
+		case "matched-through":
+			d.MatchedThrough, err = parseNumber("sequence up to which events were matched", value)
 		case "off-revision":
 			d.OffRevision, err = parseNumber("revision by which the webhook was off", value)
 		case "by-hand":

@@ -94,7 +94,7 @@ func FuzzDelivery_RoundTrip(f *testing.F) {
 			ID: "dlv_1", WebhookID: "wh_1", MatchedAt: time.Unix(0, matched).UTC(), Attempt: attempt, WholeBody: whole,
 		}
 		if attempt > 1 {
-			want.Uncounted, want.Sequence, want.OffRevision, want.Due = attempt-1, uint64(attempt), uint64(attempt), time.Unix(0, matched).UTC()
+			want.Uncounted, want.Sequence, want.MatchedThrough, want.OffRevision, want.Due = attempt-1, uint64(attempt), uint64(attempt), uint64(attempt), time.Unix(0, matched).UTC()
 		}
 		if asked != 0 {
 			want.AskedAt = time.Unix(0, asked).UTC()

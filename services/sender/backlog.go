@@ -32,6 +32,7 @@ type backlog struct {
 
 	next    uint64           // sequence in HELD to read on from
 	unread  bool             // there may be more
+	atEnd   bool             // there was not when it was read the last time
 	wishes  bool             // somebody may have asked for what is held to be cancelled
 	floor   uint64           // up to here every event was matched, and what is held of them has been read
 	latest  uint64           // the last event of which something was held
@@ -76,10 +77,12 @@ const (
 	maxPayload = 8 << 20
 	// fetchAtOnce is how many payloads are read together of those that are not.
 	fetchAtOnce = 64
-	// aheadInLines is how many deliveries an unordered backlog has in line at most, beside those that are on their way.
+	// aheadInLines is how many deliveries a backlog has in line that may be sent in their turn, beside those that are on their way.
 	aheadInLines = 512
-	// maxInLines is how many deliveries an ordered backlog knows of.
+	// maxInLines is how many deliveries an ordered backlog knows of: those behind one that is stuck are among them.
 	maxInLines = 200_000
+	// floorEvery is how soon it is asked again how far events were matched.
+	floorEvery = 2 * time.Millisecond
 	// orderedIdle is how long an ordered lane without deliveries stays with its owner.
 	orderedIdle = 10 * time.Second
 )

@@ -127,7 +127,7 @@ func (b *bundle) matchedUpTo(t *testing.T, n int) {
 		done <- b.bus.Batches(ctx, contract.Matcher, bus.Batching{Workers: 1, Size: n}, func(context.Context, []bus.Message) error { return nil })
 	}()
 	eventually(t, "all events are matched", func() bool {
-		floor, err := b.bus.Floor(t.Context(), contract.Matcher)
+		floor, err := b.bus.Matched(0).Of(t.Context(), "demo")
 		return err == nil && floor == uint64(n)
 	})
 	cancel()

@@ -254,15 +254,20 @@ func TestSender_KeepsToTheRateAndTheLimit(t *testing.T) {
 }
 
 // matcher stands for subscription, with several replicas that overtake each other: it puts what is published to EVENTS
-// into HELD, out of order, and answers for it later.
+// into HELD, out of order, and answers for it later. Now and then what is held tells how far events were matched before.
 func (b *bundle) matcher(t *testing.T, webhookID string, key func(number int) string) {
 	t.Helper()
+	matched := b.bus.Matched(time.Millisecond)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		how := bus.Batching{Workers: 4, Size: 16, Linger: time.Millisecond}
 		err := b.bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
+			through, err := matched.Of(ctx, "demo")
+			if err != nil || rand.IntN(2) == 0 {
+				through = 0
+			}
 			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that the replicas overtake each other
 			for _, i := range rand.Perm(len(batch)) {
 				e, err := contract.ParseEvent(batch[i].Headers(), batch[i].Data())
@@ -275,7 +280,7 @@ func (b *bundle) matcher(t *testing.T, webhookID string, key func(number int) st
 				}
 				number, _ := strconv.Atoi(string(e.Data))
 				e.Key = key(number)
-				d := contract.Delivery{Event: e, ID: "dlv_" + e.ID, WebhookID: webhookID, MatchedAt: time.Now(), Attempt: 1, Sequence: meta.Sequence.Stream}
+				d := contract.Delivery{Event: e, ID: "dlv_" + e.ID, WebhookID: webhookID, MatchedAt: time.Now(), Attempt: 1, Sequence: meta.Sequence.Stream, MatchedThrough: through}
 				if err := b.bus.Publish(ctx, d.Hold(0)); err != nil {
 					return err
 				}

@@ -25,18 +25,18 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 	}
 	for {
 		b.mu.Lock()
-		room := b.room(ordered)
-		unread := b.unread
-		wanted := (unread || ordered && b.unripe()) && room > 0
+		room := b.room(w)
+		unread, atEnd := b.unread, b.atEnd
+		wanted := room > 0 && (unread || ordered && b.unripe())
 		b.unread = unread && !wanted // a hint that comes from now on counts
 		b.mu.Unlock()
 		if !wanted {
 			return nil
 		}
 		floor := uint64(0)
-		if ordered { // asked before it is read: what is held of all events up to it is there
+		if ordered && atEnd { // asked before it is read: what is held of all events up to it is there
 			var err error
-			if floor, err = b.s.floor.of(ctx, b.s.behind, b.shop); err != nil {
+			if floor, err = b.s.matched.Of(ctx, b.shop); err != nil {
 				b.hint()
 				return err
 			}
@@ -51,10 +51,9 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 		}
 		b.mu.Lock()
 		unreadable := b.add(ctx, batch, w)
-		if more {
-			b.unread = true
-		} else if floor > b.floor {
-			b.floor = floor
+		b.unread, b.atEnd = b.unread || more, !more
+		if !more {
+			b.floor = max(b.floor, floor)
 		}
 		b.mu.Unlock()
 		for _, at := range unreadable { // else the lane would never be empty
@@ -62,26 +61,57 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 				return err
 			}
 		}
-		if !more {
+		if !more && (floor > 0 || !ordered) {
 			return nil
 		}
 	}
 }
 
-// room is how many deliveries more are to be in lines. Of those without an order it is none before half of them are on their way: the
-// bus counts what lies behind with each reading, which costs it as much for one delivery as for hundreds. It is called with the lock.
-func (b *backlog) room(ordered bool) int {
-	if ordered {
-		return maxInLines - b.sum
-	}
+// room is how many deliveries more are to be in lines. It is none before half of those that wait for nothing but their turn are on
+// their way: the bus counts what lies behind with each reading, which costs it as much for one delivery as for hundreds. It is called
+// with the lock.
+func (b *backlog) room(w *webhook.Webhook) (n int) {
 	enough, inLine := aheadInLines, b.sum-b.out
 	if b.why != "" {
 		enough = readAtOnce / 16 // to probe with
 	}
-	if inLine > enough/2 {
-		return 0
+	byKey := w.Policy.Ordered == profile.ByKey
+	if byKey { // others may be behind those of a key that waits
+		inLine = b.ripe(enough)
 	}
-	return enough - inLine
+	if inLine <= enough/2 {
+		n = enough - inLine
+	}
+	if byKey {
+		n = min(n, maxInLines-b.sum)
+	}
+	if n <= 0 && w.Policy.IsOrdered() && !b.anyRipe() { // nothing can be sent before it is known what lies behind
+		n = enough
+	}
+	return n
+}
+
+// anyRipe says whether all events were matched that came before any of those that are first in their lines. It is called with the lock.
+func (b *backlog) anyRipe() bool {
+	for _, l := range b.lines {
+		if l.list[0].order <= b.floor {
+			return true
+		}
+	}
+	return false
+}
+
+// ripe is how many lines, up to enough, have a first delivery that may be sent in its turn. It is called with the lock.
+func (b *backlog) ripe(enough int) (n int) {
+	for _, l := range b.turn {
+		if l.list[0].order <= b.floor {
+			n++
+		}
+		if n == enough {
+			break
+		}
+	}
+	return n
 }
 
 // unripe says whether what is first in its line waits for the floor to rise. It is called with the lock.
@@ -131,6 +161,7 @@ func (b *backlog) add(ctx context.Context, batch []bus.Stored, w *webhook.Webhoo
 		if w.Policy.IsOrdered() {
 			h.order = cmp.Or(j.d.Sequence, 1)
 			b.latest = max(b.latest, h.order)
+			b.floor = max(b.floor, j.d.MatchedThrough)
 		}
 		j.held = h
 		fresh = append(fresh, h)

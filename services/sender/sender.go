@@ -89,7 +89,7 @@ type Sender struct {
 	governor governor
 	holder   *holder
 	pool     *pool
-	floor    floor
+	matched  *bus.Matched
 	records  *record.Writer
 	asides   chan struct{}
 	under    sync.WaitGroup // asides
@@ -135,6 +135,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		inFlight:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_attempts_in_flight", Help: "Exchanges under way."}),
 		heldTotal: prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_deliveries_held_total", Help: "Deliveries that were held because their webhook's lane did not take them."}),
 		records:   record.NewWriter(env.Bus),
+		matched:   env.Bus.Aside().Matched(floorEvery),
 		asides:    make(chan struct{}, maxAsides),
 	}
 	bucket, err := env.Bus.Bucket(ctx, contract.Lanes)

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 )
 
@@ -232,44 +230,4 @@ func (s *Sender) lookBehind(ctx context.Context, webhookID string) {
 	if _, err := s.findOwner(ctx, webhookID, 0); err != nil && ctx.Err() == nil {
 		s.env.Log.WarnContext(ctx, "what is held for a webhook waits for the sweeper", slog.String("webhook_id", webhookID), slog.Any("error", err))
 	}
-}
-
-// floor is how far events were matched, as lanes in order need to know: asked for them all together, and seldom.
-type floor struct {
-	mu           sync.Mutex // guards what follows
-	asked        time.Time
-	single, bulk uint64 // up to here all of either kind
-}
-
-// floorEvery is how soon it is asked again how far events were matched.
-const floorEvery = 2 * time.Millisecond
-
-// of is up to where all events of a shop were matched.
-func (f *floor) of(ctx context.Context, b *bus.Bus, shop string) (uint64, error) {
-	single, bulk, err := f.ask(ctx, b)
-	if err != nil || bulk >= single {
-		return single, err
-	}
-	// Bursts are behind. That matters to this shop from the first of its own on.
-	first, err := b.Next(ctx, contract.Events, contract.BulkEventSubjects(shop), bulk+1)
-	if err != nil || first == 0 {
-		return single, err
-	}
-	return min(single, first-1), nil
-}
-
-func (f *floor) ask(ctx context.Context, b *bus.Bus) (single, bulk uint64, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if time.Since(f.asked) < floorEvery {
-		return f.single, f.bulk, nil
-	}
-	if single, err = b.Floor(ctx, contract.Matcher); err != nil {
-		return 0, 0, err
-	}
-	if bulk, err = b.Floor(ctx, contract.BulkMatcher); err != nil {
-		return 0, 0, err
-	}
-	f.single, f.bulk, f.asked = single, bulk, time.Now()
-	return single, bulk, nil
 }

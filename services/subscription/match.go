@@ -93,6 +93,7 @@ type decided struct {
 	deliveries []*nats.Msg
 	records    []*busv1.Record
 	off        map[string]uint64 // what offRevision has found, by webhook
+	through    map[string]uint64 // what matchedThrough has found, by shop
 }
 
 // decideOne adds what is to be published for one event, which has this sequence in EVENTS.
@@ -112,7 +113,7 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 		next++
 		d := contract.Delivery{Event: *e, ID: c.DeliveryId, WebhookID: c.WebhookId, Revision: w.Revision, MatchedAt: now, Attempt: 1}
 		if w.Policy.IsOrdered() {
-			d.Sequence = sequence
+			d.Sequence, d.MatchedThrough = sequence, s.matchedThrough(ctx, e.ShopID, all)
 		}
 		m := d.Message()
 		switch {
@@ -145,6 +146,24 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 		}))
 	}
 	return nil
+}
+
+// throughEvery is how soon it is asked again how far events were matched.
+const throughEvery = 20 * time.Millisecond
+
+// matchedThrough is how far a shop's events were matched before this batch. Whoever sends in order need not ask then while there is
+// more of it.
+func (s *Subscription) matchedThrough(ctx context.Context, shop string, all *decided) uint64 {
+	through, asked := all.through[shop]
+	if asked {
+		return through
+	}
+	if all.through == nil {
+		all.through = map[string]uint64{}
+	}
+	through, _ = s.through.Of(ctx, shop) // whoever is not told asks himself
+	all.through[shop] = through
+	return through
 }
 
 // offRevision is the revision of a webhook by which it is off, or 0 while it is on. The bus is asked whether it still is: what

@@ -176,6 +176,56 @@ func TestEvents_InOrderAreHeldByTheRevisionThatIsOff(t *testing.T) {
 	}
 }
 
+// Whoever sends in order relies on it: what lies before a delivery in HELD is all that there is of those events.
+func TestEvents_InOrderTellHowFarAllWereMatched(t *testing.T) {
+	t.Parallel()
+	one := setup(t)
+	two := &bundle{bus: one.bus, js: one.js, log: one.log}
+	two.run(t)
+	w := one.create(t, &shopbellv1.Webhook{Policy: &shopbellv1.Policy{Ordered: proto.String(profile.ByKey)}})
+	two.webhooks.Await(t.Context(), "demo", w.Id, 1)
+	n := 0
+	publish := func(events int) {
+		t.Helper()
+		var batch []*nats.Msg
+		for range events {
+			n++
+			batch = append(batch, happened(fmt.Sprint("evt_", n), "paid").Message())
+		}
+		if err := one.bus.Publish(t.Context(), batch...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		publish(100)
+	}
+	var all []*jetstream.RawStreamMsg
+	var told uint64
+	eventually(t, "what is held tells how far events were matched", func() bool {
+		publish(1)
+		if all = one.stored(t, contract.Held); len(all) == 0 {
+			return false
+		}
+		d, err := contract.ParseDelivery(all[len(all)-1].Header, all[len(all)-1].Data)
+		told = d.MatchedThrough
+		return err == nil && told > 1000
+	})
+	held, through := map[uint64]bool{}, uint64(0) // what is held up to here, and up to which event all are
+	for _, raw := range all {
+		d, err := contract.ParseDelivery(raw.Header, raw.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.MatchedThrough > through {
+			t.Fatalf("event %d: all up to %d are said to have been matched, and of %d nothing is held before it", d.Sequence, d.MatchedThrough, through+1)
+		}
+		for held[d.Sequence] = true; held[through+1]; through++ {
+			delete(held, through+1)
+		}
+	}
+	t.Logf("of %d events the last tells that all up to %d were matched", n, told)
+}
+
 func TestExplainEvent_SaysWhoAndWhyNot(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
