@@ -68,27 +68,28 @@ func (b *backlog) read(ctx context.Context, w *webhook.Webhook, ordered bool) er
 }
 
 // room is how many deliveries more are to be in lines. It is none before half of those that wait for nothing but their turn are on
-// their way: the bus counts what lies behind with each reading, which costs it as much for one delivery as for hundreds. It is called
-// with the lock.
-func (b *backlog) room(w *webhook.Webhook) (n int) {
+// their way: the bus counts what lies behind with each reading, which costs it as much for one delivery as for hundreds. Beyond
+// maxInLines there is some only while nothing can be sent before it is known what lies behind. It is called with the lock.
+func (b *backlog) room(w *webhook.Webhook) int {
 	enough, inLine := aheadInLines, b.sum-b.out
 	if b.why != "" {
 		enough = readAtOnce / 16 // to probe with
 	}
-	byKey := w.Policy.Ordered == profile.ByKey
-	if byKey { // others may be behind those of a key that waits
+	switch w.Policy.Ordered {
+	case profile.ByKey: // others may be behind those of a key that waits
 		inLine = b.ripe(enough)
+		if b.sum >= maxInLines && (inLine > 0 || b.anyRipe()) {
+			return 0
+		}
+	case profile.ByWebhook:
+		if !b.anyRipe() {
+			inLine = 0
+		}
 	}
-	if inLine <= enough/2 {
-		n = enough - inLine
+	if inLine > enough/2 {
+		return 0
 	}
-	if byKey {
-		n = min(n, maxInLines-b.sum)
-	}
-	if n <= 0 && w.Policy.IsOrdered() && !b.anyRipe() { // nothing can be sent before it is known what lies behind
-		n = enough
-	}
-	return n
+	return enough - inLine
 }
 
 // anyRipe says whether all events were matched that came before any of those that are first in their lines. It is called with the lock.
