@@ -93,6 +93,8 @@ func messages() []named {
 	cancelled.Cancel = "cancelled by hand"
 	inOrder := d
 	inOrder.Sequence, inOrder.MatchedThrough, inOrder.Uncounted, inOrder.Due = 17, 15, 1, at.Add(time.Minute)
+	early := d
+	early.Due, early.Early = at.Add(time.Hour), true
 	off := d
 	off.Revision, off.OffRevision = 3, 4
 	send := contract.Release{ShopID: "tulip.shop", WebhookID: "wh_1", Through: 7}
@@ -104,6 +106,7 @@ func messages() []named {
 		{"a delivery that waits for its time", d.Later(at.Add(time.Minute))},
 		{"a delivery that a job sends again", replayed.Message()},
 		{"a timer in the place of another: the delivery is cancelled", cancelled.InsteadOf(42, at.Add(time.Minute))},
+		{"a timer in the place of another: the receiver is back", early.InsteadOf(42, at.Add(time.Minute))},
 		{"a delivery that is held", d.Hold(42)},
 		{"a delivery in order", inOrder.Hold(0)},
 		{"a delivery that is held because its webhook is off", off.Hold(42)},

@@ -57,7 +57,9 @@ type Delivery struct {
 	// what the owner meant who had discarded what was held, also when the bus has it after that.
 	OffRevision uint64
 	// Due is when the schedule has this attempt made, of a delivery that is held; zero: at once.
-	Due     time.Time
+	Due time.Time
+	// Early says that this attempt is made before it is due, since its receiver is well again.
+	Early   bool
 	AskedAt time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
 	AskedBy string    // who did, by the name of the key; may be empty
 	// Replay is the job that asked for this one attempt. What comes of it says nothing of how well the receiver keeps
@@ -194,6 +196,7 @@ func (d *Delivery) message(subject, id string) *nats.Msg {
 	if !d.Due.IsZero() {
 		f.time("due", d.Due)
 	}
+	f.flag("early", d.Early)
 	f.number("sequence", d.Sequence)
 	f.number("matched-through", d.MatchedThrough)
 	f.number("off-revision", d.OffRevision)
@@ -270,6 +273,8 @@ func (d *Delivery) read(h nats.Header) (err error) {
 			d.Uncounted, err = parseSmall("attempts that are not counted", value)
 		case "due":
 			d.Due, err = parseTime("time when it is due", value)
+		case "early":
+			d.Early = value != ""
 		case "sequence":
 			d.Sequence, err = parseNumber("sequence of the event", value)
 		case "matched-through":

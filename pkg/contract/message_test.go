@@ -95,6 +95,7 @@ func FuzzDelivery_RoundTrip(f *testing.F) {
 		}
 		if attempt > 1 {
 			want.Uncounted, want.Sequence, want.MatchedThrough, want.OffRevision, want.Due = attempt-1, uint64(attempt), uint64(attempt), uint64(attempt), time.Unix(0, matched).UTC()
+			want.Early = attempt%2 == 0
 		}
 		if asked != 0 {
 			want.AskedAt = time.Unix(0, asked).UTC()

@@ -68,3 +68,12 @@ func (v verdict) probed(x *exchange) verdict {
 	}
 	return verdict{status: held, reason: "its receiver is still not well: " + x.problem}
 }
+
+// early is the verdict on an attempt that was made before it was due, for which there is so long to wait still: the schedule does not
+// count it.
+func (v verdict) early(wait time.Duration) verdict {
+	if v.status == delivered || v.off || v.phrase != "" {
+		return v
+	}
+	return verdict{status: retrying, wait: wait, reason: "its receiver took another delivery, and did not take this one; this attempt is not counted"}
+}

@@ -124,7 +124,7 @@ func (s *Sender) route(j *job) {
 	case j.w.Policy.IsOrdered() && !j.d.ByHand():
 		s.holder.put(hold{jobs: []*job{j}, why: inOrder, shop: j.d.ShopID, webhookID: j.d.WebhookID})
 		return
-	case time.Now().Before(j.d.Due): // it was called back
+	case time.Now().Before(j.d.Due) && !j.d.Early: // it was called back to be held
 		s.holder.put(s.lanes.hold(hold{jobs: []*job{j}, why: notWell, shop: j.d.ShopID, webhookID: j.d.WebhookID}, false))
 		return
 	case !j.d.Due.IsZero() && comesAgain(j.m): // it was, and whoever had it may have held it
@@ -262,22 +262,28 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	}
 	ctx, tracing := s.env.Tracer.Start(ctx, "attempt", trace.WithSpanKind(trace.SpanKindClient))
 	defer tracing.End()
-	probe := j.from != nil && j.from.probes() && time.Now().Before(d.Due)
+	wait := time.Until(d.Due)
+	probe := wait > 0 && j.from != nil && j.from.probes()
+	early := wait > 0 && !probe && d.Early
 	x := s.exchangeWith(ctx, d, w, b)
 	if x.class == "interrupted" {
 		return r, fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again
 	}
 	v := decide(w.Policy, d.Counted(), d.ByHand() && !goesOn(d, w), x, rand.Float64())
-	if probe {
+	switch {
+	case probe:
 		v = v.probed(x)
+	case early:
+		v = v.early(time.Until(d.Due))
 	}
 	describe(x, v)
+	var waited []later
 	if !d.ByHand() {
-		r.why = s.lanes.note(j, x, v)
+		r.why, waited = s.lanes.note(j, x, v)
 		r.well, r.rest = v.status == delivered, x.retryAfter
 	}
 	s.lanes.done(j, x.duration) // the receiver is free; what follows is between the bus and us
-	msgs, err := s.follow(j, x, &v, &r, probe)
+	msgs, err := s.follow(j, x, &v, &r, probe || early)
 	if err != nil {
 		return r, err
 	}
@@ -311,7 +317,10 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	}
 	// Its timer is set: whoever finds the receiver not well from now on calls it back, and if somebody has, we do.
 	if r.waits != nil && s.lanes.wait(d.WebhookID, *r.waits) != "" {
-		s.aside(ctx, func() { s.callBack(ctx, d.WebhookID, []later{*r.waits}) })
+		s.aside(ctx, func() { s.callBack(ctx, d.WebhookID, []later{*r.waits}, false) })
+	}
+	if len(waited) > 0 {
+		s.aside(ctx, func() { s.callBack(ctx, d.WebhookID, waited, true) })
 	}
 	return r, nil
 }
@@ -323,7 +332,8 @@ func goesOn(d *contract.Delivery, w *webhook.Webhook) bool {
 }
 
 // follow makes the messages of what comes next for a delivery that is not at its end: it waits for its time, or is held.
-func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) ([]*nats.Msg, error) {
+// An attempt that is uncounted takes none of the schedule's away.
+func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, uncounted bool) ([]*nats.Msg, error) {
 	if v.status != retrying && v.status != held {
 		return nil, nil
 	}
@@ -341,7 +351,9 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	next.Attempt++
 	next.AskedAt, next.AskedBy, next.Replay = time.Time{}, "", "" // they asked for this one
 	next.OffRevision = 0                                          // it was held, and is no longer
-	if probe {
+	early := next.Early
+	next.Early = false
+	if uncounted {
 		next.Uncounted++
 	} else {
 		next.Due = x.began.Add(x.duration + v.wait)
@@ -350,7 +362,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, probe bool) 
 	if v.status == retrying && !j.d.ByHand() && !ordered && j.w.Policy.Breaks() {
 		if why := s.lanes.whyUnwell(next.WebhookID); why != "" {
 			v.status, v.reason = held, why
-		} else {
+		} else if !early { // once is enough: it may be one that the receiver does not like
 			waits := laterOf(&next)
 			r.waits = &waits
 		}

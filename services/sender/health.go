@@ -52,6 +52,9 @@ func (h *health) note(rules profile.Policy, v verdict, x *exchange, now time.Tim
 	return ""
 }
 
+// away says that the latest attempts failed, and not for what was sent: a success now says that the receiver is back.
+func (h *health) away(now time.Time) bool { return h.failures > 1 && now.Sub(h.success) > lately }
+
 // lately is how long after a success failures in a row may be those of a few deliveries that the receiver does not like.
 const lately = time.Second
 

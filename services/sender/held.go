@@ -123,7 +123,7 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 		default:
 			s.keep(ctx, what)
 			if len(what.called) > 0 {
-				s.aside(ctx, func() { s.callBack(ctx, what.webhookID, what.called) })
+				s.aside(ctx, func() { s.callBack(ctx, what.webhookID, what.called, false) })
 			}
 		}
 	}
@@ -154,18 +154,18 @@ func (s *Sender) holdAgain(ctx context.Context, j *job, why string) error {
 	return s.tell(ctx, record.Traced(ctx, told))
 }
 
-// callBack has deliveries that wait for a later attempt come now, so that they are held with the rest: each one's timer is
-// replaced by one that is due now. One of the two is there, whoever dies; where the timer has fired meanwhile, or somebody
-// has cancelled the delivery or sends it by hand, nothing is done.
-func (s *Sender) callBack(ctx context.Context, webhookID string, waiting []later) {
+// callBack has deliveries that wait for a later attempt come now, so that they are held with the rest, or sent early as their receiver
+// is well again: each one's timer is replaced by one that is due now. One of the two is there, whoever dies; where the timer has fired
+// meanwhile, or somebody has cancelled the delivery or sends it by hand, nothing is done.
+func (s *Sender) callBack(ctx context.Context, webhookID string, waiting []later, early bool) {
 	for _, d := range waiting {
-		if err := s.callOneBack(ctx, webhookID, d); err != nil && !bus.Outrun(err) {
-			s.env.Log.WarnContext(ctx, "a delivery whose receiver is not well is not called back; it is sent in its time", slog.String("delivery_id", d.deliveryID), slog.Any("error", err))
+		if err := s.callOneBack(ctx, webhookID, d, early); err != nil && !bus.Outrun(err) {
+			s.env.Log.WarnContext(ctx, "a delivery is not called back; it is sent in its time", slog.String("delivery_id", d.deliveryID), slog.Any("error", err))
 		}
 	}
 }
 
-func (s *Sender) callOneBack(ctx context.Context, webhookID string, waiting later) error {
+func (s *Sender) callOneBack(ctx context.Context, webhookID string, waiting later, early bool) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	timer, err := s.behind.LastMessage(ctx, contract.Deliveries, contract.LaterSubject(webhookID, waiting.deliveryID))
@@ -176,7 +176,7 @@ func (s *Sender) callOneBack(ctx context.Context, webhookID string, waiting late
 	if err != nil || d.Attempt != waiting.attempt || d.Cancel != "" || d.ByHand() || time.Until(due) < soonDue/2 {
 		return err
 	}
-	d.Due = due
+	d.Due, d.Early = due, early
 	m := d.InsteadOf(timer.Sequence, time.Now())
 	bus.Inject(bus.Extract(ctx, timer.Header), m)
 	return s.behind.Publish(ctx, m)

@@ -301,14 +301,19 @@ func quartile(of, value time.Duration) time.Duration {
 }
 
 // note takes the result of an attempt into the lane's health, and says why the receiver is not well, or nothing. Then the
-// lane holds from now on, with what was in its queue and, before that, what waits for a later attempt.
-func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
+// lane holds from now on, with what was in its queue and, before that, what waits for a later attempt. When it is found to be
+// well after it was away, note gives what waits, to be sent early.
+func (l *lanes) note(j *job, x *exchange, v verdict) (why string, waits []later) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.of(j.d.WebhookID)
-	why = ln.health.note(j.w.Policy, v, x, time.Now())
+	now := time.Now()
+	wasAway := ln.health.away(now)
+	why = ln.health.note(j.w.Policy, v, x, now)
 	if v.status == delivered {
-		l.recall(ln) // they wait for their time
+		if waits = l.recall(ln); !wasAway {
+			waits = nil // they wait for their time
+		}
 	}
 	if why != "" {
 		ln.unwell = true
@@ -317,7 +322,7 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 		}
 	}
 	if why == "" || j.from != nil {
-		return why
+		return why, waits
 	}
 	what := hold{why: why, broken: true, rest: x.retryAfter, shop: j.d.ShopID, webhookID: j.d.WebhookID}
 	if !ln.held {
@@ -325,7 +330,7 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string) {
 		what.called, what.jobs = l.recall(ln), l.empty(ln)
 	}
 	l.broke(what) // before anything else can be held for it
-	return why
+	return why, nil
 }
 
 // whyUnwell says why the lane's receiver is known not to be well; empty: it is not known to be so.
@@ -452,9 +457,11 @@ func (l *lanes) forget(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, ln := range l.all {
-		idle := ln.busy == 0 && len(ln.queue) == 0 && !ln.held && !ln.waking
+		before := len(ln.failing)
+		ln.failing = slices.DeleteFunc(ln.failing, func(d later) bool { return now.Sub(d.due) > idleAfter }) // another sender had it
+		l.failing -= before - len(ln.failing)
+		idle := ln.busy == 0 && len(ln.queue) == 0 && len(ln.failing) == 0 && !ln.held && !ln.waking
 		if idle && (ln.health.failures == 0 && now.Sub(ln.used) > time.Minute || now.Sub(ln.used) > idleAfter) {
-			l.recall(ln)
 			delete(l.all, id)
 		}
 	}

@@ -1,0 +1,136 @@
+package sender
+
+import (
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"shopbell.dev/pkg/contract"
+	shopbellv1 "shopbell.dev/proto/shopbell/v1"
+)
+
+// inAnHour is a policy whose next attempt is far away.
+func inAnHour() *shopbellv1.Policy {
+	return &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour), durationpb.New(time.Hour)}}
+}
+
+// Too few have failed for the lane to hold.
+func TestSender_SendsWhatWaitsWhenItsReceiverIsBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var down atomic.Bool
+	down.Store(true)
+	in := count(t, func(http.ResponseWriter, int, int) int {
+		if down.Load() {
+			return 500
+		}
+		return 0
+	})
+	b.start(t, few())
+	b.put(t, governed("wh_1", in.url, inAnHour()))
+	all := numbered("wh_1", 5)
+	b.send(t, all[:4])
+	eventually(t, "four wait for their time", func() bool {
+		b.sender.lanes.mu.Lock()
+		defer b.sender.lanes.mu.Unlock()
+		return b.sender.lanes.failing == 4
+	})
+	down.Store(false)
+	b.send(t, all[4:])
+	wantAll(t, in, 5)
+	b.empty(t)
+	again := 0
+	for _, r := range b.records(t, 9) {
+		if a := r.GetAttempt(); a.GetStatus() == delivered && a.GetAttempt().GetNumber() == 2 {
+			again++
+		}
+		if c := r.GetChange(); c != nil {
+			t.Errorf("recorded %v, want attempts alone", c)
+		}
+	}
+	if again != 4 {
+		t.Errorf("%d were delivered at their second attempt, want the 4 that had waited", again)
+	}
+}
+
+func TestSender_WhatIsSentEarlyAndFailsAgainComesInItsTime(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := count(t, func(_ http.ResponseWriter, number, _ int) int {
+		if number < 2 { // which it does not like
+			return 500
+		}
+		return 0
+	})
+	b.start(t, few())
+	b.put(t, governed("wh_1", in.url, inAnHour()))
+	all := numbered("wh_1", 4)
+	timers := func() (out []time.Time) {
+		for _, raw := range b.stored(t, contract.Deliveries) {
+			d, due, err := contract.ParseLater(raw.Header, raw.Data)
+			if err != nil || d.Early {
+				return nil // it is on its way
+			}
+			if d.Counted() != 2 {
+				t.Errorf("%s waits for the attempt that the schedule counts as %d, want the second", d.ID, d.Counted())
+			}
+			out = append(out, due)
+		}
+		slices.SortFunc(out, time.Time.Compare)
+		return out
+	}
+	b.send(t, all[:2])
+	eventually(t, "two wait for their time", func() bool { return len(timers()) == 2 && in.requests.Load() == 2 })
+	before := timers()
+	b.send(t, all[2:3])
+	eventually(t, "they were sent again, and wait", func() bool { return len(timers()) == 2 && in.requests.Load() == 5 })
+	if after := timers(); !slices.EqualFunc(before, after, time.Time.Equal) {
+		t.Errorf("they are due at %v, and were at %v", after, before)
+	}
+	time.Sleep(lately) // so that the receiver looks as if it had been away
+	b.send(t, all[3:])
+	wantAll(t, in, 2)
+	b.records(t, 6)
+	if got := in.requests.Load(); got != 6 {
+		t.Errorf("%d requests, want 6: each is sent early once", got)
+	}
+}
+
+func TestHealth_FailuresBetweenSuccessesAreOfWhatIsSent(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for _, row := range []struct {
+		name string
+		is   health
+		want bool
+	}{
+		{"nothing is known", health{}, false},
+		{"one failed", health{failures: 1, success: now.Add(-time.Hour)}, false},
+		{"two did, and none ever succeeded", health{failures: 2}, true},
+		{"two did, and none has succeeded for a while", health{failures: 2, success: now.Add(-2 * lately)}, true},
+		{"many did, beside those that succeed", health{failures: 9, success: now.Add(-lately / 2)}, false},
+	} {
+		if got := row.is.away(now); got != row.want {
+			t.Errorf("%s: away is %t", row.name, got)
+		}
+	}
+}
+
+func TestLanes_RememberWhatWaitsForLong(t *testing.T) {
+	t.Parallel()
+	l := newLanes(8, func() int { return 1 })
+	now := time.Now()
+	l.wait("wh_waits", later{deliveryID: "1", due: now.Add(time.Hour)})
+	l.wait("wh_over", later{deliveryID: "2", due: now.Add(time.Second)})
+	l.forget(now.Add(40 * time.Minute))
+	if l.all["wh_waits"] == nil || l.failing != 1 {
+		t.Errorf("%d are remembered, want the one that still waits", l.failing)
+	}
+	if l.all["wh_over"] != nil {
+		t.Error("a lane in which nothing goes on is remembered")
+	}
+}
