@@ -49,9 +49,13 @@ func (b *Bus) PublishAcks(ctx context.Context, msgs ...*nats.Msg) ([]Ack, error)
 	}
 }
 
-// atOnce is how many messages of one publisher may be on their way at once. A stream takes its messages one after the other, so
-// that a message which comes alone waits for no more than so many of anybody who publishes thousands.
-const atOnce = 64
+// Of so many messages of one publisher all may be on their way at once, and of fewer of one that has a connection aside. A stream takes
+// its messages one after the other, so that a message which comes alone waits for no more than so many of anybody who publishes
+// thousands.
+const (
+	atOnce      = 64
+	atOnceAside = 16
+)
 
 // publishOnce publishes the messages at these places side by side and returns the places of those that are not held.
 func (b *Bus) publishOnce(ctx context.Context, msgs []*nats.Msg, acks []Ack, todo []int) (failed []int, err error) {
@@ -70,6 +74,10 @@ func (b *Bus) publishOnce(ctx context.Context, msgs []*nats.Msg, acks []Ack, tod
 		case <-ctx.Done():
 			failed, err = append(failed, at), ctx.Err()
 		}
+	}
+	atOnce := atOnce
+	if b.aside == nil {
+		atOnce = atOnceAside
 	}
 	for i, at := range todo {
 		if i >= atOnce {

@@ -159,6 +159,9 @@ var quick = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{Di
 // fatal is an error that waiting does not mend.
 type fatal struct{ error }
 
+// slack is how much longer than it should something may take on a machine that has others at work.
+const slack = 10 * time.Second
+
 // eventually waits until a fact is there: until is nil is what check answers. After the deadline it fails the test with
 // what was missing last.
 func eventually(t testing.TB, within time.Duration, fact string, check func() error) {

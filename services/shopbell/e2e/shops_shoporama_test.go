@@ -502,10 +502,10 @@ func TestShoporama_S1_21_SentByAQueue(t *testing.T) {
 	r.answer("/slow", answer{until: never})
 	begun := time.Now()
 	s.publishOne(t, "order_created", `{}`)
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(begun); took > slack {
 		t.Errorf("publishing took %s while a receiver hangs", took)
 	}
-	if first := r.await(t, "/quick", 1)[0].at.Sub(begun); first > 5*time.Second {
+	if first := r.await(t, "/quick", 1)[0].at.Sub(begun); first > slack {
 		t.Errorf("the other receiver was sent it after %s, want a few seconds at most", first)
 	}
 	get[struct{}](t, h, "DELETE", s.at+"/webhooks/"+slow.ID, "")
