@@ -7,15 +7,19 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/profile"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
-// inAnHour is a policy whose next attempt is far away.
+// inAnHour is a policy whose second and last attempt is far away, and switches the webhook off if it is answered 410.
 func inAnHour() *shopbellv1.Policy {
-	return &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour), durationpb.New(time.Hour)}}
+	return &shopbellv1.Policy{
+		RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}, DisableCodes: []int32{410}, DisableAfter: proto.String(profile.LastAttempt),
+	}
 }
 
 // Too few have failed for the lane to hold.
@@ -62,7 +66,7 @@ func TestSender_WhatIsSentEarlyAndFailsAgainComesInItsTime(t *testing.T) {
 	b := setup(t)
 	in := count(t, func(_ http.ResponseWriter, number, _ int) int {
 		if number < 2 { // which it does not like
-			return 500
+			return 410
 		}
 		return 0
 	})

@@ -269,7 +269,11 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	if x.class == "interrupted" {
 		return r, fmt.Errorf("attempt %d of %s: %s", d.Attempt, d.ID, x.problem) // not an attempt: it is made again
 	}
-	v := decide(w.Policy, d.Counted(), d.ByHand() && !goesOn(d, w), x, rand.Float64())
+	number := d.Counted()
+	if probe || early { // it is made before that one, and is never the last
+		number = max(1, number-1)
+	}
+	v := decide(w.Policy, number, d.ByHand() && !goesOn(d, w), x, rand.Float64())
 	switch {
 	case probe:
 		v = v.probed(x)
