@@ -486,9 +486,7 @@ func TestSender_FinishesWhatIsInFlightWhenItStops(t *testing.T) {
 	if a := b.records(t, 1)[0].GetAttempt(); a.GetStatus() != delivered || a.GetAttempt().ResponseCode != 202 {
 		t.Errorf("outcome %v, want delivered with 202", a)
 	}
-	if left := b.stored(t, contract.Deliveries); len(left) != 0 {
-		t.Errorf("%d deliveries are left", len(left))
-	}
+	b.empty(t)
 }
 
 func TestSender_InterruptedPostIsNotAnAttempt(t *testing.T) {
@@ -582,10 +580,7 @@ func TestSender_HoldsForAWebhookThatItsReceiverSwitchedOff(t *testing.T) {
 			t.Errorf("after the release %s is %s", want, got.GetStatus())
 		}
 	}
-	b.empty(t)
-	if left := b.stored(t, contract.Held); len(left) != 0 {
-		t.Errorf("%d are still held", len(left))
-	}
+	b.nothingHeld(t)
 }
 
 func TestSender_CancelsWhatNobodyWants(t *testing.T) {
