@@ -70,6 +70,11 @@ func (l *lines) String() string {
 func setup(t *testing.T) *bundle {
 	t.Helper()
 	b := &bundle{log: &lines{}, spans: tracetest.NewSpanRecorder()}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the sender logged:\n%s", b.log)
+		}
+	})
 	var server *bus.Embedded
 	b.bus, server = bustest.Server(t)
 	conn, err := nats.Connect("", server.Option())
@@ -189,7 +194,7 @@ func (b *bundle) empty(t *testing.T) {
 // eventually waits until it is so, looking again and again; the end is for what never is.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it is never so: %s", what)
 		}
