@@ -3,7 +3,6 @@ package sender
 import (
 	"net/http"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,14 +25,7 @@ func inAnHour() *shopbellv1.Policy {
 func TestSender_SendsWhatWaitsWhenItsReceiverIsBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	var down atomic.Bool
-	down.Store(true)
-	in := count(t, func(http.ResponseWriter, int, int) int {
-		if down.Load() {
-			return 500
-		}
-		return 0
-	})
+	in, down := countOnceUp(t)
 	b.start(t, few())
 	b.put(t, governed("wh_1", in.url, inAnHour()))
 	all := numbered("wh_1", 5)

@@ -80,6 +80,19 @@ func count(t *testing.T, answer func(w http.ResponseWriter, number, request int)
 	return n
 }
 
+// countOnceUp begins one that answers 500 while it is down, as it is at first.
+func countOnceUp(t *testing.T) (n *numbers, down *atomic.Bool) {
+	t.Helper()
+	down = &atomic.Bool{}
+	down.Store(true)
+	return count(t, func(http.ResponseWriter, int, int) int {
+		if down.Load() {
+			return 500
+		}
+		return 0
+	}), down
+}
+
 func (n *numbers) delivered() []int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -143,14 +156,7 @@ func TestSender_HangingReceiverDelaysNobody(t *testing.T) {
 func TestSender_HoldsWhileAReceiverIsDownAndSendsInOrderWhenItIsBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	var down atomic.Bool
-	down.Store(true)
-	in := count(t, func(http.ResponseWriter, int, int) int {
-		if down.Load() {
-			return 500
-		}
-		return 0
-	})
+	in, down := countOnceUp(t)
 	b.start(t, few())
 	one := int32(1)
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
@@ -566,14 +572,7 @@ func TestRegister_LaneHasOneOwner(t *testing.T) {
 func TestSender_ReplicasShareALane(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	var down atomic.Bool
-	down.Store(true)
-	in := count(t, func(http.ResponseWriter, int, int) int {
-		if down.Load() {
-			return 500
-		}
-		return 0
-	})
+	in, down := countOnceUp(t)
 	b.start(t, few())
 	first := b.sender
 	b.start(t, few())
