@@ -133,6 +133,7 @@ func (t *teller) attempt(d *shopbellv1.Delivery, made *busv1.AttemptMade) {
 		if a.GetNextAttemptAt() != nil {
 			b.WriteString(" at " + clock(a.GetNextAttemptAt().AsTime()))
 		}
+		b.WriteString(because("; this one was ", hideQuery(made.GetReason(), a.GetUrl())))
 	}
 	t.say(over, line(), "%s", b.String())
 	if made.GetStatus() != "retrying" {

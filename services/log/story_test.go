@@ -122,6 +122,18 @@ func TestTell(t *testing.T) {
 			},
 		},
 		{
+			"what comes before its time says why",
+			eventWith(warehouse, deliveryWith(nil, answered(500, 12, "retrying", "sent before it was due, as it happened; it is not counted"),
+				answered(204, 9, "delivered", "sent before it was due, as it happened"))),
+			[]string{
+				"accepted",
+				"matched to 1 of 1 webhook",
+				"attempt 1 to https://example.com/hooks/a%20b answered 500 after 12 ms: the next attempt is due; this one was sent before it was due, as it happened; it is not counted",
+				"attempt 2 to https://example.com/hooks/a%20b answered 204 after 9 ms",
+				"delivered to wh_1 (Warehouse): sent before it was due, as it happened",
+			},
+		},
+		{
 			"what was not answered says why, and why it ended",
 			eventWith(warehouse, deliveryWith(nil, refused, tooLarge)),
 			[]string{

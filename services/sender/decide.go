@@ -72,8 +72,13 @@ func (v verdict) probed(x *exchange) verdict {
 // early is the verdict on an attempt that was made before it was due, for which there is so long to wait still: the schedule does not
 // count it.
 func (v verdict) early(wait time.Duration) verdict {
-	if v.status == delivered || v.off || v.phrase != "" {
+	const why = "sent before it was due, as its receiver had taken another delivery"
+	switch {
+	case v.off || v.phrase != "":
+		return v
+	case v.status == delivered:
+		v.reason = why
 		return v
 	}
-	return verdict{status: retrying, wait: wait, reason: "its receiver took another delivery, and did not take this one; this attempt is not counted"}
+	return verdict{status: retrying, wait: wait, reason: why + "; it is not counted"}
 }
