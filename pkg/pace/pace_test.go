@@ -75,7 +75,7 @@ func TestPace_GivesTurns(t *testing.T) {
 				t.Errorf("at 100 a second the next turn is after %s, want %s", got, want)
 			}
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // of that time: nobody has a turn in it
 		if got := p.Turn(1); got != 10*time.Millisecond {
 			t.Errorf("who comes after his time waits for %s, want that none is saved up", got)
 		}

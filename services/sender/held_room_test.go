@@ -239,7 +239,7 @@ func TestSender_RestsAsLongAsTheReceiverAsks(t *testing.T) {
 func TestSender_KeepsToTheRateAndTheLimit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	// They take a while, so that requests are under way together.
+	// They take a while, so that requests are under way together: what is too many at once is seen.
 	in := count(t, func(http.ResponseWriter, int, int) int { time.Sleep(5 * time.Millisecond); return 0 })
 	limited := count(t, func(http.ResponseWriter, int, int) int { time.Sleep(5 * time.Millisecond); return 0 })
 	b.start(t, Defaults())
