@@ -69,7 +69,8 @@ type Bus struct {
 	js   jetstream.JetStream
 	log  *slog.Logger
 
-	handles sync.Map // from names of streams to what LastMessage reads them by, a jetstream.Stream
+	replicas int      // of each stream
+	handles  sync.Map // from names of streams to what LastMessage reads them by, a jetstream.Stream
 
 	aside *Bus // see Aside; nil: it is that
 }
@@ -113,11 +114,11 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger, options ...nats.
 			log.WarnContext(ctx, "bus error", slog.Any("error", err), slog.String("subject", subject))
 		}),
 	}, options...)
-	b, err := open(ctx, cfg.URL, log, options)
+	b, err := open(ctx, cfg, log, options)
 	if err != nil {
 		return nil, err
 	}
-	if b.aside, err = open(ctx, cfg.URL, log, append(options, nats.Name("shopbell aside"))); err != nil {
+	if b.aside, err = open(ctx, cfg, log, append(options, nats.Name("shopbell aside"))); err != nil {
 		b.conn.Close()
 		return nil, err
 	}
@@ -128,8 +129,8 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger, options ...nats.
 	return b, nil
 }
 
-func open(ctx context.Context, url string, log *slog.Logger, options []nats.Option) (*Bus, error) {
-	conn, err := dial(ctx, url, log, options)
+func open(ctx context.Context, cfg Config, log *slog.Logger, options []nats.Option) (*Bus, error) {
+	conn, err := dial(ctx, cfg.URL, log, options)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +139,7 @@ func open(ctx context.Context, url string, log *slog.Logger, options []nats.Opti
 		conn.Close()
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
-	return &Bus{conn: conn, js: js, log: log}, nil
+	return &Bus{conn: conn, js: js, log: log, replicas: max(cfg.Replicas, 1)}, nil
 }
 
 func dial(ctx context.Context, url string, log *slog.Logger, options []nats.Option) (*nats.Conn, error) {
@@ -163,32 +164,38 @@ func dial(ctx context.Context, url string, log *slog.Logger, options []nats.Opti
 
 // ensure creates what is not there and changes what differs. All rooms do so when they start, in any order.
 func (b *Bus) ensure(ctx context.Context, o contract.Options) error {
-	return b.retry(ctx, 30*time.Second, func(ctx context.Context) error {
-		for _, cfg := range contract.Streams(o) {
-			if _, err := b.js.CreateOrUpdateStream(ctx, cfg); err != nil {
-				return fmt.Errorf("ensure stream %s: %w", cfg.Name, err)
-			}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for _, cfg := range contract.Streams(o) {
+		if err := retry(ctx, func(ctx context.Context) error { _, err := b.js.CreateOrUpdateStream(ctx, cfg); return err }); err != nil {
+			return fmt.Errorf("ensure stream %s: %w", cfg.Name, err)
 		}
-		for _, cfg := range contract.Buckets(o) {
-			if _, err := b.js.CreateOrUpdateKeyValue(ctx, cfg); err != nil {
-				return fmt.Errorf("ensure bucket %s: %w", cfg.Bucket, err)
-			}
+	}
+	for _, cfg := range contract.Buckets(o) {
+		if err := retry(ctx, func(ctx context.Context) error { _, err := b.js.CreateOrUpdateKeyValue(ctx, cfg); return err }); err != nil {
+			return fmt.Errorf("ensure bucket %s: %w", cfg.Bucket, err)
 		}
-		for _, c := range contract.Consumers() {
-			if _, err := b.js.CreateOrUpdateConsumer(ctx, c.Stream, c.Config); err != nil {
-				return fmt.Errorf("ensure consumer %s: %w", c.Config.Durable, err)
-			}
+	}
+	for _, c := range contract.Consumers() {
+		if err := retry(ctx, func(ctx context.Context) error {
+			_, err := b.js.CreateOrUpdateConsumer(ctx, c.Stream, c.Config)
+			return err
+		}); err != nil {
+			return fmt.Errorf("ensure consumer %s: %w", c.Config.Durable, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
-// retry calls do until it succeeds, the error is not one that passes, or the time is up.
-func (b *Bus) retry(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+// answerTimeout bounds how long the bus may take to answer: a cluster that has no leader does not, also when it has one later.
+const answerTimeout = 5 * time.Second
+
+// retry calls do until it succeeds, the error is not one that passes, or ctx ends.
+func retry(ctx context.Context, do func(context.Context) error) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		err := do(ctx)
+		once, cancel := context.WithTimeout(ctx, answerTimeout)
+		err := do(once)
+		cancel()
 		if err == nil || !passing(err) || ctx.Err() != nil {
 			return err
 		}
@@ -213,8 +220,11 @@ func passing(err error) bool {
 		}
 	}
 	var api *jetstream.APIError
-	return errors.As(err, &api) && api.Code >= 500
+	return errors.As(err, &api) && (api.Code >= 500 || api.ErrorCode == errNoPeers)
 }
+
+// errNoPeers is the server's code for streams that the nodes of a cluster do not suffice for: some may not have come yet.
+const errNoPeers jetstream.ErrorCode = 10005
 
 // Connected says whether the bus can be reached right now, also aside.
 func (b *Bus) Connected() bool {

@@ -235,15 +235,33 @@ func (b *Bus) Lag(ctx context.Context, name string) (Lag, error) {
 	return lag, nil
 }
 
-// Past says whether a consumer has answered everything up to this sequence of its stream.
+// Past says whether a consumer has answered everything that is for it up to this sequence of its stream, which must have been stored
+// before the call.
 func (b *Bus) Past(ctx context.Context, name string, sequence uint64) (bool, error) {
+	floor, err := b.floor(ctx, name, sequence)
+	return floor >= sequence, err
+}
+
+// floor is a sequence up to which a consumer has answered every message that is for it: last at most, a sequence of its stream at
+// which or behind which something was stored before the call, and less than that while it has not answered all that came before.
+func (b *Bus) floor(ctx context.Context, name string, last uint64) (uint64, error) {
 	c, err := b.consumer(ctx, name)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	info, err := c.Info(ctx)
-	if err != nil {
-		return false, fmt.Errorf("ask for consumer %s: %w", name, err)
+	now := c.CachedInfo() // of a moment ago
+	switch {
+	case now.NumAckPending > 0:
+		return min(now.AckFloor.Stream, last), nil
+	case now.NumPending > 0:
+		return min(now.Delivered.Stream, last), nil
+	case b.replicas == 1:
+		return last, nil
 	}
-	return info.AckFloor.Stream >= sequence || info.NumPending == 0 && info.NumAckPending == 0, nil
+	// That nothing is left says the consumer's leader, whose replica of the stream may be a moment behind the stream's.
+	newest, err := b.Last(ctx, now.Stream, now.Config.FilterSubject)
+	if err == nil && newest > now.Delivered.Stream {
+		last = min(now.Delivered.Stream, last)
+	}
+	return last, err
 }

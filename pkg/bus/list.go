@@ -23,10 +23,38 @@ type Stored struct {
 // readTimeout bounds how long the bus may take to begin, and between two messages of, an answer.
 const readTimeout = 5 * time.Second
 
+// behindPause is how long a replica that is behind is given to catch up.
+const behindPause = 10 * time.Millisecond
+
 // List gives the messages that lie on a subject from a sequence on, in their order: up to n of them, and no more than
-// about size bytes (ADR-31). More says whether others lie behind them. In a cluster any replica may answer, which may be
-// a moment behind: whoever must know that nothing is left asks Last.
+// about size bytes (ADR-31). More says whether others lie behind them. Nothing that was stored before the call is
+// overlooked: in a cluster any replica may answer, which may be a moment behind, and so the leader is asked about the end.
 func (b *Bus) List(ctx context.Context, stream, subject string, from uint64, n, size int) (msgs []Stored, more bool, err error) {
+	for deadline := time.Now().Add(readTimeout); ; {
+		if msgs, more, err = b.list(ctx, stream, subject, from, n, size); err != nil || more || b.replicas == 1 {
+			return msgs, more, err
+		}
+		next := from
+		if len(msgs) > 0 {
+			next = msgs[len(msgs)-1].Sequence + 1
+		}
+		last, err := b.Last(ctx, stream, subject)
+		if more = last >= next; err != nil || !more || len(msgs) > 0 {
+			return msgs, more, err
+		}
+		if time.Now().After(deadline) {
+			return nil, false, fmt.Errorf("list %s: message %d is on the stream's leader, and not yet on the replicas that answer", subject, last)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, false, fmt.Errorf("list %s: %w", subject, ctx.Err())
+		case <-time.After(behindPause):
+		}
+	}
+}
+
+// list is what one replica has of a List.
+func (b *Bus) list(ctx context.Context, stream, subject string, from uint64, n, size int) (msgs []Stored, more bool, err error) {
 	ask, err := json.Marshal(map[string]any{"seq": max(from, 1), "next_by_subj": subject, "batch": n, "max_bytes": size})
 	if err != nil {
 		return nil, false, err

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -44,34 +43,16 @@ func (m *Matched) ask(ctx context.Context) (single, bulk uint64, err error) {
 		return m.single, m.bulk, nil
 	}
 	now := time.Now()
-	floors, err := m.bus.floors(ctx, contract.Events, contract.Matcher, contract.BulkMatcher)
+	stream, err := m.bus.Stream(ctx, contract.Events) // first: what comes after it may be overlooked below
 	if err != nil {
 		return 0, 0, err
 	}
+	var floors [2]uint64
+	for i, name := range [...]string{contract.Matcher, contract.BulkMatcher} {
+		if floors[i], err = m.bus.floor(ctx, name, stream.CachedInfo().State.LastSeq); err != nil {
+			return 0, 0, err
+		}
+	}
 	m.single, m.bulk, m.asked = floors[0], floors[1], now
 	return m.single, m.bulk, nil
-}
-
-// floors is, for each consumer, a sequence up to which it has answered every message of its stream that is for it. What was stored
-// before the call and answered is below it.
-func (b *Bus) floors(ctx context.Context, in string, consumers ...string) (floors []uint64, err error) {
-	stream, err := b.Stream(ctx, in) // first: what comes after it may be overlooked below
-	if err != nil {
-		return nil, err
-	}
-	for _, consumer := range consumers {
-		info, err := stream.Consumer(ctx, consumer)
-		if err != nil {
-			return nil, fmt.Errorf("ask for consumer %s: %w", consumer, err)
-		}
-		switch now := info.CachedInfo(); {
-		case now.NumAckPending == 0 && now.NumPending == 0:
-			floors = append(floors, stream.CachedInfo().State.LastSeq)
-		case now.NumAckPending == 0:
-			floors = append(floors, now.Delivered.Stream)
-		default:
-			floors = append(floors, now.AckFloor.Stream)
-		}
-	}
-	return floors, nil
 }

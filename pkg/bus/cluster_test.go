@@ -1,0 +1,97 @@
+package bus_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/bus/bustest"
+	"shopbell.dev/pkg/contract"
+)
+
+// The consumer's leader is another node than the stream's, and learns of each event a moment after it was stored.
+func TestMatched_SaysNoMoreThanIsTrueInACluster(t *testing.T) {
+	t.Parallel()
+	b, nodes := bustest.Cluster(t, 50*time.Millisecond)
+	nodes.Lead(t, contract.Events, contract.Matcher)
+	var matched atomic.Uint64 // the sequence of the latest event that was answered
+	consuming, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.Consume(consuming, contract.Matcher, 100, func(m bus.Message) {
+			meta, err := m.Metadata()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			time.Sleep(time.Millisecond) // a match takes its time
+			matched.Store(meta.Sequence.Stream)
+			_ = m.Ack() // if it is not heard, what is wanted does not come
+		})
+	}()
+	const events = 50
+	wrong := 0
+	for i := range events {
+		e := contract.Event{ID: fmt.Sprint(i), ShopID: "demo", Type: "paid", AcceptedAt: time.Now()}
+		acks, err := b.PublishAcks(t.Context(), e.Message())
+		if err != nil {
+			t.Fatal(err)
+		}
+		through, err := b.Matched(0).Of(t.Context(), "demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := acks[0].Sequence; through >= at && matched.Load() < at {
+			wrong++
+		}
+	}
+	if wrong > 0 {
+		t.Errorf("of %d events %d were said to be matched that were not", events, wrong)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) { // an ack takes a moment
+		through, err := b.Matched(0).Of(t.Context(), "demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if through == events {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("all were matched, and it is said that they were up to %d", through)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What was just stored may be asked of a replica that does not have it yet.
+func TestList_OverlooksNothingInACluster(t *testing.T) {
+	t.Parallel()
+	b, nodes := bustest.Cluster(t, 50*time.Millisecond)
+	nodes.Lead(t, contract.Events, contract.Matcher)
+	const n = 50
+	overlooked := 0
+	for i := range n {
+		e := contract.Event{ID: fmt.Sprint(i), ShopID: "demo", Type: "paid", AcceptedAt: time.Now()}
+		acks, err := b.PublishAcks(t.Context(), e.Message())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, more, err := b.List(t.Context(), contract.Events, e.Message().Subject, acks[0].Sequence, 10, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) == 0 || more {
+			overlooked++
+		}
+	}
+	if overlooked > 0 {
+		t.Errorf("of %d messages that were stored %d were overlooked", n, overlooked)
+	}
+}
