@@ -233,7 +233,12 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	}
 	consuming, consume := errgroup.WithContext(work)
 	consuming.Go(func() error { return s.behind.Consume(consume, contract.BulkSender, ahead, take) })
-	consuming.Go(func() error { return s.behind.Consume(consume, contract.DueSender, ahead, take) })
+	consuming.Go(func() error {
+		return s.behind.Consume(consume, contract.DueSender, ahead, func(m bus.Message) {
+			take(m)
+			s.spread(m)
+		})
+	})
 	consuming.Go(func() error { return s.env.Bus.Consume(consume, contract.Sender, ahead, take) })
 	err := consuming.Wait()
 	finished := make(chan struct{})
