@@ -33,6 +33,10 @@ func TestMatched_SaysNoMoreThanIsTrueInACluster(t *testing.T) {
 			_ = m.Ack() // if it is not heard, what is wanted does not come
 		})
 	}()
+	burst := contract.Event{ID: "burst", ShopID: "bursting", Type: "paid", AcceptedAt: time.Now(), Bulk: true} // nobody matches it
+	if err := b.Publish(t.Context(), burst.Message()); err != nil {
+		t.Fatal(err)
+	}
 	const events = 50
 	wrong := 0
 	for i := range events {
@@ -48,6 +52,9 @@ func TestMatched_SaysNoMoreThanIsTrueInACluster(t *testing.T) {
 		if at := acks[0].Sequence; through >= at && matched.Load() < at {
 			wrong++
 		}
+		if through, err = b.Matched(0).Of(t.Context(), "bursting"); err != nil || through != 0 {
+			t.Fatalf("events of the shop whose burst waits were matched up to %d, %v; want none", through, err)
+		}
 	}
 	if wrong > 0 {
 		t.Errorf("of %d events %d were said to be matched that were not", events, wrong)
@@ -57,7 +64,7 @@ func TestMatched_SaysNoMoreThanIsTrueInACluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if through == events {
+		if through == events+1 {
 			break
 		}
 		if time.Now().After(deadline) {

@@ -72,7 +72,7 @@ func (v verdict) probed(x *exchange) verdict {
 // early is the verdict on an attempt that was made before it was due, for which there is so long to wait still: the schedule does not
 // count it.
 func (v verdict) early(wait time.Duration) verdict {
-	const why = "sent before it was due, as its receiver had taken another delivery"
+	const why = "sent before it was due, to see whether its receiver is back"
 	switch {
 	case v.off || v.phrase != "":
 		return v

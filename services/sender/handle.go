@@ -281,9 +281,9 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 		v = v.early(time.Until(d.Due))
 	}
 	describe(x, v)
-	var waited []later
+	var back []called
 	if !d.ByHand() {
-		r.why, waited = s.lanes.note(j, x, v)
+		r.why, back = s.lanes.note(j, x, v)
 		r.well, r.rest = v.status == delivered, x.retryAfter
 	}
 	s.lanes.done(j, x.duration) // the receiver is free; what follows is between the bus and us
@@ -323,9 +323,7 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	if r.waits != nil && s.lanes.wait(d.WebhookID, *r.waits) != "" {
 		s.aside(ctx, func() { s.callBack(ctx, d.WebhookID, []later{*r.waits}, false) })
 	}
-	if len(waited) > 0 {
-		s.aside(ctx, func() { s.callBack(ctx, d.WebhookID, waited, true) })
-	}
+	s.callAllBack(ctx, back)
 	return r, nil
 }
 
@@ -366,8 +364,8 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, uncounted bo
 	if v.status == retrying && !j.d.ByHand() && !ordered && j.w.Policy.Breaks() {
 		if why := s.lanes.whyUnwell(next.WebhookID); why != "" {
 			v.status, v.reason = held, why
-		} else if !early { // once is enough: it may be one that the receiver does not like
-			waits := laterOf(&next)
+		} else if !early || x.unanswered() { // once is enough where it may be one that the receiver does not like
+			waits := laterOf(&next, x)
 			r.waits = &waits
 		}
 	}

@@ -50,6 +50,8 @@ type lane struct {
 	unwell  bool   // because its receiver is not well
 	health  health
 	failing []later       // failed since the last success, and waiting for their time; none while the lane holds
+	host    *host         // where its receiver is; nil: it has always answered
+	waits   bool          // is in the host's lanes
 	pace    *rate.Limiter // nil: no limit
 	took    time.Duration // what an exchange takes with this receiver
 	used    time.Time
@@ -72,9 +74,10 @@ type lanes struct {
 	all     map[string]*lane
 	ready   []*lane // have a job and a place for it, and wait for one of the sender's
 	running int
-	waiting int           // jobs in queues
-	bytes   int           // their size
-	failing int           // deliveries that can be called back
+	waiting int // jobs in queues
+	bytes   int // their size
+	failing int // deliveries that can be called back
+	hosts   map[string]*host
 	typical time.Duration // what an exchange takes with receivers that are quick
 	closed  bool
 }
@@ -86,7 +89,7 @@ const (
 )
 
 func newLanes(limit int, share func() int) *lanes {
-	l := &lanes{share: share, limit: limit, all: map[string]*lane{}}
+	l := &lanes{share: share, limit: limit, all: map[string]*lane{}, hosts: map[string]*host{}}
 	l.room.L = &l.mu
 	return l
 }
@@ -301,18 +304,20 @@ func quartile(of, value time.Duration) time.Duration {
 }
 
 // note takes the result of an attempt into the lane's health, and says why the receiver is not well, or nothing. Then the
-// lane holds from now on, with what was in its queue and, before that, what waits for a later attempt. When it is found to be
-// well after it was away, note gives what waits, to be sent early.
-func (l *lanes) note(j *job, x *exchange, v verdict) (why string, waits []later) {
+// lane holds from now on, with what was in its queue and, before that, what waits for a later attempt. When the receiver is found to
+// be well after it was away, or its host to answer, note gives what waits, to be sent early.
+func (l *lanes) note(j *job, x *exchange, v verdict) (why string, back []called) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.of(j.d.WebhookID)
 	now := time.Now()
 	wasAway := ln.health.away(now)
 	why = ln.health.note(j.w.Policy, v, x, now)
+	back = l.heard(ln, j.w.URL, x, now)
 	if v.status == delivered {
-		if waits = l.recall(ln); !wasAway {
-			waits = nil // they wait for their time
+		waits := l.recall(ln, all)
+		if wasAway && len(waits) > 0 { // else they wait for their time
+			back = append(back, called{ln.id, waits})
 		}
 	}
 	if why != "" {
@@ -322,15 +327,15 @@ func (l *lanes) note(j *job, x *exchange, v verdict) (why string, waits []later)
 		}
 	}
 	if why == "" || j.from != nil {
-		return why, waits
+		return why, back
 	}
 	what := hold{why: why, broken: true, rest: x.retryAfter, shop: j.d.ShopID, webhookID: j.d.WebhookID}
 	if !ln.held {
 		ln.held, ln.why = true, why
-		what.called, what.jobs = l.recall(ln), l.empty(ln)
+		what.called, what.jobs = l.recall(ln, all), l.empty(ln)
 	}
 	l.broke(what) // before anything else can be held for it
-	return why, nil
+	return why, back
 }
 
 // whyUnwell says why the lane's receiver is known not to be well; empty: it is not known to be so.
@@ -349,7 +354,7 @@ func (l *lanes) unwell(what hold) hold {
 	defer l.mu.Unlock()
 	ln := l.of(what.webhookID)
 	ln.unwell, ln.why = true, what.why
-	what.called = l.recall(ln)
+	what.called = l.recall(ln, all)
 	return what
 }
 
@@ -386,7 +391,7 @@ func (l *lanes) hold(what hold, unwell bool) hold {
 	}
 	if unwell {
 		ln.unwell, ln.why = true, what.why
-		what.called = l.recall(ln)
+		what.called = l.recall(ln, all)
 	}
 	what.why, what.jobs = ln.why, append(l.empty(ln), what.jobs...)
 	return what
@@ -465,4 +470,5 @@ func (l *lanes) forget(now time.Time) {
 			delete(l.all, id)
 		}
 	}
+	l.forgetHosts(now)
 }

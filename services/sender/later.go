@@ -13,10 +13,11 @@ type later struct {
 	deliveryID    string
 	attempt       int
 	due, accepted time.Time
+	unanswered    bool
 }
 
-func laterOf(d *contract.Delivery) later {
-	return later{strings.Clone(d.ID), d.Attempt, d.Due, d.AcceptedAt} // the id alone, and not the header that it is a part of
+func laterOf(d *contract.Delivery, x *exchange) later {
+	return later{strings.Clone(d.ID), d.Attempt, d.Due, d.AcceptedAt, x.unanswered()} // the id alone, and not the header that it is a part of
 }
 
 // wait remembers a delivery whose next attempt waits for its time, so that it can be called back when its receiver turns
@@ -33,6 +34,9 @@ func (l *lanes) wait(webhookID string, d later) (why string) {
 	} else if len(ln.failing) < maxRecalled && l.failing < maxFailing {
 		ln.failing = append(ln.failing, d)
 		l.failing++
+		if d.unanswered {
+			ln.host.awaits(ln)
+		}
 	}
 	return ""
 }
@@ -41,18 +45,28 @@ func (l *lanes) wait(webhookID string, d later) (why string) {
 // comes in its time.
 const (
 	maxRecalled = 64
-	maxFailing  = 8192
+	maxFailing  = 1 << 15
 )
 
 // soonDue is how long before its time a delivery is no longer called back: its timer fires, if it has not fired with another
 // sender long ago.
 const soonDue = time.Second
 
-// recall takes what has failed out of the lane, and gives what still waits for its time.
-func (l *lanes) recall(ln *lane) []later {
-	l.failing -= len(ln.failing)
-	out := slices.DeleteFunc(ln.failing, func(d later) bool { return time.Until(d.due) < soonDue })
-	ln.failing = nil
+// recall takes what has failed out of the lane, all of it or what is asked for, and gives what still waits for its time.
+func (l *lanes) recall(ln *lane, which func(later) bool) (out []later) {
+	before := len(ln.failing)
+	ln.failing = slices.DeleteFunc(ln.failing, func(d later) bool {
+		if which(d) && time.Until(d.due) >= soonDue {
+			out = append(out, d)
+		}
+		return which(d)
+	})
+	l.failing -= before - len(ln.failing)
+	if len(ln.failing) == 0 {
+		ln.failing = nil
+	}
 	slices.SortStableFunc(out, func(a, b later) int { return a.accepted.Compare(b.accepted) })
 	return out
 }
+
+func all(later) bool { return true }

@@ -1,0 +1,185 @@
+package sender
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+)
+
+// One event each, whose next attempt is in an hour: that the host is back is seen by the probes that are made meanwhile.
+func TestSender_SendsWhatWaitsWhenTheHostIsBack(t *testing.T) {
+	t.Parallel()
+	const webhooks = 20
+	b := setup(t)
+	var up atomic.Bool
+	in := count(t, func(w http.ResponseWriter, number, _ int) int {
+		switch {
+		case number == webhooks: // which it does not like, and says so
+			return 500
+		case up.Load():
+			return 0
+		}
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_ = c.Close() // nobody answers
+		}
+		panic(http.ErrAbortHandler)
+	})
+	b.start(t, few())
+	for i := range webhooks + 1 {
+		id := fmt.Sprint("wh_", i)
+		b.put(t, governed(id, in.url+"/"+id, inAnHour()))
+	}
+	send := func(webhook int) { b.send(t, numbered(fmt.Sprint("wh_", webhook), webhook+1)[webhook:]) }
+	waiting := func() int {
+		b.sender.lanes.mu.Lock()
+		defer b.sender.lanes.mu.Unlock()
+		return b.sender.lanes.failing
+	}
+	send(webhooks)
+	eventually(t, "one was answered 500", func() bool { return waiting() == 1 })
+	for i := range webhooks {
+		send(i)
+	}
+	eventually(t, "the others were not answered", func() bool { return in.requests.Load() > webhooks })
+	up.Store(true)
+	wantAll(t, in, webhooks)
+	told := b.records(t, webhooks+1+webhooks)
+	if !slices.ContainsFunc(told, func(r *busv1.Record) bool {
+		return r.GetAttempt().GetStatus() == delivered && strings.Contains(r.GetAttempt().GetReason(), "to see whether its receiver is back")
+	}) {
+		t.Error("no attempt says why it was made")
+	}
+	if got := waiting(); got != 1 {
+		t.Errorf("%d wait, want the one that was answered", got)
+	}
+}
+
+func TestLanes_CallTwoWebhooksBackForEachAnswer(t *testing.T) {
+	t.Parallel()
+	const at, elsewhere = "https://one.example/in/", "https://two.example/in/"
+	var (
+		answers = &exchange{code: 200}
+		fails   = &exchange{code: 500}
+		nobody  = &exchange{class: "connect"}
+		gateway = &exchange{code: 502}
+		blocked = &exchange{class: "blocked_address"}
+	)
+	l := newLanes(8, func() int { return 1 })
+	now := time.Now()
+	accepted := now.Add(-time.Hour)
+	heard := func(webhook, url string, x *exchange) (back []string) {
+		t.Helper()
+		for _, c := range l.heard(l.of(webhook), url+webhook, x, now) {
+			back = append(back, c.webhookID)
+			if len(c.waits) != 1 {
+				t.Errorf("%d of %s are called back, want its 1", len(c.waits), c.webhookID)
+			}
+		}
+		return back
+	}
+	want := func(when string, got []string, want ...string) {
+		t.Helper()
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: called back are %q, want %q", when, got, want)
+		}
+	}
+	wait := func(webhook, url string, x *exchange) {
+		t.Helper()
+		want(webhook+" fails", heard(webhook, url, x))
+		accepted = accepted.Add(time.Second)
+		l.wait(webhook, later{deliveryID: webhook, due: now.Add(time.Hour), accepted: accepted, unanswered: x.unanswered()})
+	}
+	wait("wh_4", at, fails) // which is an answer
+	wait("wh_1", at, nobody)
+	want("one failed alone", heard("wh_well", at, answers))
+	now = now.Add(time.Minute)
+	wait("wh_2", at, gateway)
+	wait("wh_3", at, nobody)
+	wait("wh_5", elsewhere, nobody)
+	wait("wh_6", elsewhere, nobody)
+	now = now.Add(time.Minute)
+	want("an attempt that says nothing of the host", heard("wh_well", elsewhere, blocked))
+	want("the other host answers", heard("wh_well", elsewhere, fails), "wh_5", "wh_6")
+	wait("wh_7", at, nobody)
+	wait("wh_8", at, nobody)
+	want("the host answers", heard("wh_well", at, answers), "wh_1", "wh_2")
+	want("one of them fails again", heard("wh_1", at, nobody))
+	want("the host answers again", heard("wh_2", at, answers), "wh_3", "wh_7")
+	now = now.Add(time.Minute)
+	wait("wh_9", at, nobody)
+	wait("wh_10", at, nobody)
+	want("and again, when it was away once more", heard("wh_well", at, answers), "wh_8", "wh_9")
+	want("and again", heard("wh_well", at, answers), "wh_10")
+	want("nothing waits any more", heard("wh_well", at, answers))
+	if l.failing != 1 {
+		t.Errorf("%d are remembered, want the one that the host answered", l.failing)
+	}
+	l.forget(now.Add(2 * time.Hour))
+	if len(l.hosts) != 0 {
+		t.Errorf("%d hosts are remembered when nothing waits for them", len(l.hosts))
+	}
+}
+
+func TestLanes_ProbeAHostThatIsAway(t *testing.T) {
+	t.Parallel()
+	nobody := &exchange{class: "timeout"}
+	l := newLanes(8, func() int { return 1 })
+	began := time.Now()
+	fail := func(webhook string, at time.Time) {
+		t.Helper()
+		l.heard(l.of(webhook), "https://one.example/", nobody, at)
+		l.wait(webhook, later{deliveryID: "of " + webhook, due: began.Add(24 * time.Hour), unanswered: true})
+	}
+	want := func(after time.Duration, most int, want ...string) {
+		t.Helper()
+		var got []string
+		for _, c := range l.probe(began.Add(after), most) {
+			if len(c.waits) != 1 {
+				t.Errorf("%s: %d deliveries of %s, want 1", after, len(c.waits), c.webhookID)
+			}
+			got = append(got, c.webhookID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: probed with %q, want %q", after, got, want)
+		}
+	}
+	fail("wh_1", began)
+	want(2*time.Second, 9) // it may have been by chance
+	fail("wh_2", began.Add(2*time.Second))
+	l.wait("wh_1", later{deliveryID: "another", due: began.Add(24 * time.Hour), unanswered: true})
+	want(2*time.Second, 0)
+	want(2*time.Second, 9, "wh_1")
+	fail("wh_1", began.Add(2*time.Second))
+	want(2900*time.Millisecond, 9)
+	want(3*time.Second, 9, "wh_2")
+	want(4*time.Second, 9, "wh_1")
+	fail("wh_2", began.Add(4*time.Second))
+	want(100*time.Second, 9, "wh_1")
+	fail("wh_1", began.Add(100*time.Second))
+	want(109*time.Second, 9)
+	want(110*time.Second, 9, "wh_2")
+	want(121*time.Second, 9, "wh_1")
+	want(200*time.Second, 9) // all are on their way
+	fail("wh_1", began.Add(200*time.Second))
+	l.heard(l.of("wh_3"), "https://one.example/", &exchange{code: 404}, began.Add(201*time.Second))
+	want(300*time.Second, 9) // it is not away
+}
+
+func TestHostOf_IsWhatAURLNames(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"https://one.example/in/1?a=b": "https://one.example", "http://one.example:8080": "http://one.example:8080",
+		"https://one.example?a=/": "https://one.example", "https://[2606:4700::1]:8443/": "https://[2606:4700::1]:8443",
+	} {
+		if got := hostOf(url); got != want {
+			t.Errorf("%s: got %s, want %s", url, got, want)
+		}
+	}
+}
