@@ -176,6 +176,9 @@ func (s *Sender) callOneBack(ctx context.Context, webhookID string, waiting late
 	if err != nil || d.Attempt != waiting.attempt || d.Cancel != "" || d.ByHand() || time.Until(due) < soonDue/2 {
 		return err
 	}
+	if w := s.webhooks.Get(d.ShopID, webhookID); early && (w == nil || w.Off() != "") {
+		return nil // it may be on again when the delivery is due
+	}
 	d.Due, d.Early = due, early
 	m := d.InsteadOf(timer.Sequence, time.Now())
 	bus.Inject(bus.Extract(ctx, timer.Header), m)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
@@ -32,9 +34,11 @@ func TestSender_SendsWhatWaitsWhenTheHostIsBack(t *testing.T) {
 		panic(http.ErrAbortHandler)
 	})
 	b.start(t, few())
-	for i := range webhooks + 1 {
-		id := fmt.Sprint("wh_", i)
-		b.put(t, governed(id, in.url+"/"+id, inAnHour()))
+	of := func(i int) *busv1.WebhookState {
+		return governed(fmt.Sprint("wh_", i), fmt.Sprint(in.url, "/", i), inAnHour())
+	}
+	for i := range webhooks + 2 {
+		b.put(t, of(i))
 	}
 	send := func(webhook int) { b.send(t, numbered(fmt.Sprint("wh_", webhook), webhook+1)[webhook:]) }
 	waiting := func() int {
@@ -44,20 +48,32 @@ func TestSender_SendsWhatWaitsWhenTheHostIsBack(t *testing.T) {
 	}
 	send(webhooks)
 	eventually(t, "one was answered 500", func() bool { return waiting() == 1 })
+	off := webhooks + 1 // its owner switches it off, and may switch it on again before the delivery is due
+	send(off)
+	eventually(t, "one was not answered", func() bool { return waiting() == 2 })
+	switched, why := of(off), "by its owner"
+	switched.Webhook.Status, switched.Webhook.DisabledReason = webhook.Disabled, &why
+	b.put(t, switched)
 	for i := range webhooks {
 		send(i)
 	}
-	eventually(t, "the others were not answered", func() bool { return in.requests.Load() > webhooks })
+	eventually(t, "the others were not answered", func() bool { return in.requests.Load() >= webhooks+2 })
 	up.Store(true)
 	wantAll(t, in, webhooks)
-	told := b.records(t, webhooks+1+webhooks)
+	told := b.records(t, webhooks+2+webhooks)
 	if !slices.ContainsFunc(told, func(r *busv1.Record) bool {
 		return r.GetAttempt().GetStatus() == delivered && strings.Contains(r.GetAttempt().GetReason(), "to see whether its receiver is back")
 	}) {
 		t.Error("no attempt says why it was made")
 	}
-	if got := waiting(); got != 1 {
-		t.Errorf("%d wait, want the one that was answered", got)
+	var left []string
+	for _, raw := range b.stored(t, contract.Deliveries) {
+		if d, _, err := contract.ParseLater(raw.Header, raw.Data); err == nil {
+			left = append(left, d.WebhookID)
+		}
+	}
+	if slices.Sort(left); !slices.Equal(left, []string{fmt.Sprint("wh_", webhooks), fmt.Sprint("wh_", off)}) {
+		t.Errorf("for their time wait deliveries to %q, want the one that was answered, and the one of the webhook that is off", left)
 	}
 }
 
