@@ -152,6 +152,12 @@ func (l *lanes) forgetHosts(now time.Time) {
 	}
 }
 
+// How many hosts are probed in a second at most, beside what is sent otherwise, and when nothing is.
+const (
+	hostsBeside = 50
+	hostsAlone  = 1000
+)
+
 // probeHosts probes hosts that are away until ctx ends.
 func (s *Sender) probeHosts(ctx, hard context.Context) {
 	const often = 4 // a second
@@ -162,7 +168,11 @@ func (s *Sender) probeHosts(ctx, hard context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			s.callAllBack(hard, s.lanes.probe(now, probesPerSecond/often))
+			most := hostsBeside
+			if s.governor.pace.PerSecond() == 0 {
+				most = hostsAlone
+			}
+			s.callAllBack(hard, s.lanes.probe(now, most/often))
 		}
 	}
 }

@@ -67,7 +67,7 @@ func isolation(args []string) (err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
-	lab := &lab{program: *shopbell, profile: *profile, dir: dir, length: size.length}
+	lab := &lab{program: *shopbell, profile: *profile, dir: dir, length: size.length, apart: size.apart}
 	wanted := func(n int) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), fmt.Sprint(n)) }
 	fmt.Printf("Loads of %s, each beside the same load without the receivers that are not well, whose events nobody wants then; the most memory in\n"+
 		"each half of it.\n\n", size.length)
@@ -97,6 +97,7 @@ func isolation(args []string) (err error) {
 type extent struct {
 	length        time.Duration
 	hooks, before int
+	apart         bool
 }
 
 func extentFlags(flags *flag.FlagSet) *extent {
@@ -104,11 +105,12 @@ func extentFlags(flags *flag.FlagSet) *extent {
 	flags.DurationVar(&s.length, "length", time.Minute, "length of each load")
 	flags.IntVar(&s.hooks, "webhooks", 20_000, "number of webhooks of scenario 2")
 	flags.IntVar(&s.before, "waiting", 50_000, "number of deliveries that wait for each bad receiver of scenario 3, in thousands")
+	flags.BoolVar(&s.apart, "apart", false, "receivers that are dead or hang have an address of their own each, and not one together")
 	return s
 }
 
 func (s *extent) args() []string {
-	return []string{"-length", s.length.String(), "-webhooks", strconv.Itoa(s.hooks), "-waiting", strconv.Itoa(s.before)}
+	return []string{"-length", s.length.String(), "-webhooks", strconv.Itoa(s.hooks), "-waiting", strconv.Itoa(s.before), "-apart=" + strconv.FormatBool(s.apart)}
 }
 
 // trials are scenarios 1 to 4.
@@ -143,6 +145,7 @@ func trials(size extent) []trial {
 type lab struct {
 	program, profile, dir string
 	length                time.Duration
+	apart                 bool
 	runs                  int
 }
 
@@ -172,7 +175,7 @@ func (l *lab) open(ctx context.Context, receivers int) (*serve, *site, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("start serve: %w", err)
 	}
-	where, err := startSite(ctx, receivers, nil)
+	where, err := startSite(ctx, receivers, false, nil)
 	if err != nil {
 		s.kill()
 		return nil, nil, err
@@ -223,6 +226,7 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 		return nil, err
 	}
 	defer n.end()
+	others.apart = l.apart
 	if !bad {
 		others = nil
 	}

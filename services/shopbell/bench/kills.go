@@ -89,7 +89,7 @@ func (k killed) measure(ctx context.Context, dir string) error {
 		return err
 	}
 	book := &ledger{deliveries: map[string][]string{}, known: map[string]*door{}, doors: make([]door, k.hooks)}
-	where, err := startSite(ctx, k.hooks, book.watch)
+	where, err := startSite(ctx, k.hooks, false, book.watch)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func beNeighbour(args []string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	t := trials(*size)[*number-1]
-	s, err := startSite(ctx, len(t.webhooks), nil)
+	s, err := startSite(ctx, len(t.webhooks), size.apart, nil)
 	if err != nil {
 		return err
 	}

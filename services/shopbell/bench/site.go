@@ -37,6 +37,8 @@ type site struct {
 	url     string
 	silent  string // the address of those that read nothing
 	mortal  string // the address of those that can be dead
+	host    string // where it listens
+	apart   bool   // those that are dead or hang have an address of their own each
 	server  *http.Server
 	life    net.Listener // of the mortal; nil while they are dead
 	ended   <-chan struct{}
@@ -62,11 +64,15 @@ type spot struct {
 // arrival is an event that has arrived for the first time.
 type arrival struct{ key, number int }
 
-// startSite starts receivers that are all well; it ends with ctx. Watch, if there is one, is called with each request, and
+// startSite starts receivers that are all well; it ends with ctx. Apart lets them have addresses of their own. Watch, if there is one, is called with each request, and
 // what it gives when the request was answered: taken is 2xx.
-func startSite(ctx context.Context, receivers int, watch func(number int, r *http.Request) (answered func(taken bool))) (*site, error) {
+func startSite(ctx context.Context, receivers int, apart bool, watch func(number int, r *http.Request) (answered func(taken bool))) (*site, error) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	host := "127.0.0.1"
+	if apart {
+		host = "" // all addresses
+	}
+	l, err := lc.Listen(ctx, "tcp4", host+":0")
 	if err != nil {
 		return nil, fmt.Errorf("start the receivers: %w", err)
 	}
@@ -80,13 +86,13 @@ func startSite(ctx context.Context, receivers int, watch func(number int, r *htt
 		_, _ = z.Write(make([]byte, 1<<20)) // into memory
 	}
 	_ = z.Close()
-	s := &site{url: "http://" + l.Addr().String(), silent: "http://" + mute.Addr().String(), ended: ctx.Done(), zeros: packed.Bytes(), manners: make([]atomic.Value, receivers), watch: watch}
+	s := &site{url: here(l), host: host, apart: apart, silent: "http://" + mute.Addr().String(), ended: ctx.Done(), zeros: packed.Bytes(), manners: make([]atomic.Value, receivers), watch: watch}
 	for i := range s.manners {
 		s.manners[i].Store(well)
 	}
 	s.server = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
 	go func() { _ = s.server.Serve(l) }()
-	s.mortal = "127.0.0.1:0"
+	s.mortal = "http://:0"
 	if err := s.live(ctx); err != nil {
 		return nil, err
 	}
@@ -110,13 +116,18 @@ func startSite(ctx context.Context, receivers int, watch func(number int, r *htt
 // live has the mortal receivers listen.
 func (s *site) live(ctx context.Context) error {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", strings.TrimPrefix(s.mortal, "http://"))
+	l, err := lc.Listen(ctx, "tcp4", s.host+portOf(s.mortal))
 	if err != nil {
 		return fmt.Errorf("start the receivers that can die: %w", err)
 	}
-	s.mortal, s.life = "http://"+l.Addr().String(), &mortals{Listener: l}
+	s.mortal, s.life = here(l), &mortals{Listener: l}
 	go func() { _ = s.server.Serve(s.life) }()
 	return nil
+}
+
+// here is where this machine reaches a listener.
+func here(l net.Listener) string {
+	return fmt.Sprintf("http://127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port)
 }
 
 // die has nobody listen any more where the mortal receivers were, and cuts what they have.
@@ -159,10 +170,23 @@ func (s *site) target(load string, number int, m manner) string {
 	case silent:
 		return s.silent + path
 	case dead:
-		return s.mortal + path
+		return s.own(s.mortal, number) + path
+	case hangs:
+		return s.own(s.url, number) + path
 	}
 	return s.url + path
 }
+
+// own is a receiver's own address where it has one: all of 127.0.0.0/8 leads to this machine.
+func (s *site) own(url string, number int) string {
+	if !s.apart {
+		return url
+	}
+	return fmt.Sprintf("http://127.1.%d.%d%s", number>>8&255, number&255, portOf(url))
+}
+
+// portOf is the port that a URL ends with, with its colon.
+func portOf(url string) string { return url[strings.LastIndexByte(url, ':'):] }
 
 // register makes a webhook of a shop that wants the events of a type of its own, and gives its id. At is where the REST edge
 // is.
