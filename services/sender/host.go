@@ -154,7 +154,7 @@ func (l *lanes) forgetHosts(now time.Time) {
 
 // How many hosts are probed in a second at most, beside what is sent otherwise, and when nothing is.
 const (
-	hostsBeside = 50
+	hostsBeside = 20
 	hostsAlone  = 1000
 )
 
