@@ -283,7 +283,7 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	describe(x, v)
 	var back []called
 	if !d.ByHand() {
-		r.why, back = s.lanes.note(j, x, v)
+		r.why, back = s.lanes.note(j, x, v, early)
 		r.well, r.rest = v.status == delivered, x.retryAfter
 	}
 	s.lanes.done(j, x.duration) // the receiver is free; what follows is between the bus and us

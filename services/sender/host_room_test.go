@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
@@ -186,6 +187,37 @@ func TestLanes_ProbeAHostThatIsAway(t *testing.T) {
 	fail("wh_1", began.Add(200*time.Second))
 	l.heard(l.of("wh_3"), "https://one.example/", &exchange{code: 404}, began.Add(201*time.Second))
 	want(300*time.Second, 9) // it is not away
+}
+
+func TestLanes_ProbesOfTheHostDoNotHaveALaneHold(t *testing.T) {
+	t.Parallel()
+	l := newLanes(8, func() int { return 1 })
+	l.broke = func(hold) {}
+	j := &job{w: &webhook.Webhook{ID: "wh_1", URL: "https://one.example/", Rules: &webhook.Rules{Policy: profile.Policy{
+		RetrySchedule: []time.Duration{time.Hour}, HonorRetryAfter: true, Breaker: profile.Breaker{Failures: 3, HangShare: 0.5},
+	}}}}
+	j.d.WebhookID = "wh_1"
+	note := func(x *exchange, early bool) string {
+		why, _ := l.note(j, x, verdict{status: retrying}, early)
+		return why
+	}
+	nobody, asks := &exchange{class: "timeout"}, &exchange{code: 503, retryAfter: time.Minute}
+	for range 2 {
+		if why := note(nobody, false); why != "" {
+			t.Errorf("it holds for %q", why)
+		}
+	}
+	for range 20 {
+		if why := note(nobody, true); why != "" {
+			t.Errorf("it holds for %q after probes of the host", why)
+		}
+	}
+	if note(nobody, false) == "" {
+		t.Error("it does not hold after three failures of its own")
+	}
+	if note(asks, true) == "" {
+		t.Error("what the receiver asks for is not heard")
+	}
 }
 
 func TestHostOf_IsWhatAURLNames(t *testing.T) {

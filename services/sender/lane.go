@@ -305,14 +305,17 @@ func quartile(of, value time.Duration) time.Duration {
 
 // note takes the result of an attempt into the lane's health, and says why the receiver is not well, or nothing. Then the
 // lane holds from now on, with what was in its queue and, before that, what waits for a later attempt. When the receiver is found to
-// be well after it was away, or its host to answer, note gives what waits, to be sent early.
-func (l *lanes) note(j *job, x *exchange, v verdict) (why string, back []called) {
+// be well after it was away, or its host to answer, note gives what waits, to be sent early. An attempt that was sent early and that
+// nobody answered says no more of the receiver than is known: else probing its host would have the lane hold.
+func (l *lanes) note(j *job, x *exchange, v verdict, early bool) (why string, back []called) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.of(j.d.WebhookID)
 	now := time.Now()
 	wasAway := ln.health.away(now)
-	why = ln.health.note(j.w.Policy, v, x, now)
+	if !early || !x.unanswered() || x.retryAfter > 0 {
+		why = ln.health.note(j.w.Policy, v, x, now)
+	}
 	back = l.heard(ln, j.w.URL, x, now)
 	if v.status == delivered {
 		waits := l.recall(ln, all)
