@@ -82,6 +82,11 @@ func TestList_OverlooksNothingInACluster(t *testing.T) {
 	t.Parallel()
 	b, nodes := bustest.Cluster(t, 50*time.Millisecond)
 	nodes.Lead(t, contract.Events, contract.Matcher)
+	for _, from := range []uint64{0, 1, 7} {
+		if got, more, err := b.List(t.Context(), contract.Events, "events.single.nobody.>", from, 10, 1<<20); err != nil || len(got) > 0 || more {
+			t.Errorf("from %d where nothing lies: %d messages, more %t, %v", from, len(got), more, err)
+		}
+	}
 	const n = 50
 	overlooked := 0
 	for i := range n {

@@ -30,6 +30,7 @@ const behindPause = 10 * time.Millisecond
 // about size bytes (ADR-31). More says whether others lie behind them. Nothing that was stored before the call is
 // overlooked: in a cluster any replica may answer, which may be a moment behind, and so the leader is asked about the end.
 func (b *Bus) List(ctx context.Context, stream, subject string, from uint64, n, size int) (msgs []Stored, more bool, err error) {
+	from = max(from, 1)
 	for deadline := time.Now().Add(readTimeout); ; {
 		if msgs, more, err = b.list(ctx, stream, subject, from, n, size); err != nil || more || b.replicas == 1 {
 			return msgs, more, err
@@ -55,7 +56,7 @@ func (b *Bus) List(ctx context.Context, stream, subject string, from uint64, n, 
 
 // list is what one replica has of a List.
 func (b *Bus) list(ctx context.Context, stream, subject string, from uint64, n, size int) (msgs []Stored, more bool, err error) {
-	ask, err := json.Marshal(map[string]any{"seq": max(from, 1), "next_by_subj": subject, "batch": n, "max_bytes": size})
+	ask, err := json.Marshal(map[string]any{"seq": from, "next_by_subj": subject, "batch": n, "max_bytes": size})
 	if err != nil {
 		return nil, false, err
 	}

@@ -105,7 +105,7 @@ func (n *neighbour) poured(ctx context.Context) error {
 		case !count.Pouring:
 			return nil
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // between two looks
 	}
 }
 
