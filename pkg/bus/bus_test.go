@@ -3,7 +3,6 @@ package bus_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -277,46 +276,6 @@ func TestPublish_EndsWithItsContextWhenTheBusIsAway(t *testing.T) {
 	}
 }
 
-func TestBatches_ComeAgainAfterAnErrorAndAreAckedOnce(t *testing.T) {
-	t.Parallel()
-	b := bustest.New(t)
-	for i := range 50 {
-		if err := b.Publish(t.Context(), event(fmt.Sprint(i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var mu sync.Mutex // guards seen and failed
-	seen, failed := map[string]bool{}, false
-	err := b.Batches(ctx, contract.Matcher, bus.Batching{Workers: 2, Size: 10}, func(_ context.Context, batch []bus.Message) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if !failed {
-			failed = true
-			return errors.New("first batch fails")
-		}
-		for _, m := range batch {
-			e, err := contract.ParseEvent(m.Headers(), m.Data())
-			if err != nil {
-				return err
-			}
-			seen[e.ID] = true
-		}
-		if len(seen) == 50 {
-			stop()
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "nothing waits after all were acked", func() bool {
-		waiting, unanswered, err := b.Pending(t.Context(), contract.Matcher)
-		return err == nil && waiting == 0 && unanswered == 0
-	})
-}
-
 func TestLater_FiresAtItsTimeWithItsHeaders(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
@@ -430,35 +389,4 @@ func TestLag_IsWhatIsStoredAndNotAnswered(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-}
-
-// What comes alone is handed over at once, and what comes in numbers together.
-func TestBatches_WaitForMoreOnlyWhenMessagesComeTogether(t *testing.T) {
-	t.Parallel()
-	b := bustest.New(t)
-	const linger = time.Minute // longer than the test
-	got := make(chan int)
-	ctx, stop := context.WithCancel(t.Context())
-	var atWork sync.WaitGroup
-	atWork.Go(func() {
-		err := b.Batches(ctx, contract.Matcher, bus.Batching{Workers: 1, Size: 3, Linger: linger}, func(_ context.Context, batch []bus.Message) error {
-			got <- len(batch)
-			return nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	})
-	for i, row := range []struct{ publish, want int }{{1, 1}, {3, 3}} {
-		for n := range row.publish {
-			if err := b.Publish(ctx, event(fmt.Sprintf("%d-%d", i, n))); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if n := <-got; n != row.want {
-			t.Errorf("of %d that were published %d came together, want %d", row.publish, n, row.want)
-		}
-	}
-	stop()
-	atWork.Wait()
 }

@@ -70,6 +70,13 @@ type Batching struct {
 // context that handle gets does not end with ctx: handle bounds its own work, and a batch that was begun is finished.
 // Handle may Term a message that can never be handled.
 func (b *Bus) Batches(ctx context.Context, consumer string, how Batching, handle func(context.Context, []Message) error) error {
+	return b.BatchesThen(ctx, consumer, how, func(ctx context.Context, batch []Message) (func() error, error) { return nil, handle(ctx, batch) })
+}
+
+// BatchesThen is Batches for a handler that leaves something of its work for which nobody waits: what it gives beside its error is
+// done while the next batches are handled, and its batch is acked when that returns nil as well. Of that as much may be under way as
+// the consumer has unanswered.
+func (b *Bus) BatchesThen(ctx context.Context, consumer string, how Batching, handle func(context.Context, []Message) (then func() error, err error)) error {
 	queue := make(chan arrival, how.Size) // what one worker may take next while all are at work
 	ended := make(chan struct{})          // nothing is put into the queue any more
 	var wg sync.WaitGroup
@@ -80,7 +87,12 @@ func (b *Bus) Batches(ctx context.Context, consumer string, how Batching, handle
 				if len(batch) == 0 {
 					return
 				}
-				b.settle(ctx, consumer, batch, handle(context.WithoutCancel(ctx), batch))
+				then, err := handle(context.WithoutCancel(ctx), batch)
+				if err != nil || then == nil {
+					b.settle(ctx, consumer, batch, err)
+					continue
+				}
+				wg.Go(func() { b.settle(ctx, consumer, batch, then()) })
 			}
 		})
 	}
@@ -142,6 +154,63 @@ func gather(queue <-chan arrival, ended <-chan struct{}, how Batching) (batch []
 		}
 	}
 	return batch
+}
+
+// Collect hands the messages of a consumer to handle in batches of what lies there, size at most, one after the other, until ctx ends.
+// It looks again when the pause has passed since it looked last, or at once when the batch was full; where nothing lies it waits for
+// what comes. So what comes all the time is handed out by the bus in lumps, at a fraction of what each costs by itself. When handle
+// returns nil the batch is acked; else it comes again after a while. The context that handle gets does not end with ctx: handle
+// bounds its own work, and a batch that was begun is finished. Handle may Term a message that can never be handled.
+func (b *Bus) Collect(ctx context.Context, consumer string, size int, pause time.Duration, handle func(context.Context, []Message) error) error {
+	c, err := b.consumer(ctx, consumer)
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // told to end before it began, which is no error
+	}
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		next := time.Now().Add(pause)
+		batch, err := lying(ctx, c, size)
+		if len(batch) > 0 {
+			b.settle(ctx, consumer, batch, handle(context.WithoutCancel(ctx), batch))
+		}
+		switch {
+		case err != nil && ctx.Err() == nil:
+			b.log.WarnContext(ctx, "consuming is disturbed, going on", slog.String("consumer", consumer), slog.Any("error", err))
+			next = time.Now().Add(heartbeat)
+		case len(batch) == size:
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Until(next)):
+		}
+	}
+	return nil
+}
+
+// lying gives what lies there for a consumer, size messages at most, or waits for one until ctx ends.
+func lying(ctx context.Context, c jetstream.Consumer, size int) (batch []Message, err error) {
+	got, err := c.FetchNoWait(size)
+	if err == nil {
+		batch, err = drained(got)
+	}
+	if len(batch) > 0 || err != nil {
+		return batch, err
+	}
+	if got, err = c.Fetch(1, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(heartbeat)); err != nil {
+		return nil, err
+	}
+	return drained(got)
+}
+
+// drained waits for all of what was asked for.
+func drained(got jetstream.MessageBatch) (batch []Message, err error) {
+	for m := range got.Messages() {
+		batch = append(batch, m)
+	}
+	return batch, got.Error()
 }
 
 // ErrLater is what a handler returns for a batch that it has no time for any more, in whole or in part: it comes again at once, to

@@ -22,7 +22,7 @@ import (
 	"shopbell.dev/services/log/store"
 )
 
-// maxPulled is the most messages of a batch. Each may hold many records, and up to four times as many messages are in memory.
+// maxPulled is the most messages of a batch, and that are in memory. Each may hold many records.
 const maxPulled = 1500
 
 // lastWrites is for how long batches are still begun when the log is told to stop. What it has pulled by then, and not written, goes
@@ -32,11 +32,11 @@ const lastWrites = time.Second
 // Run follows the bus until ctx ends; then it writes what it has pulled, as far as there is time, and closes the store.
 func (l *Log) Run(ctx context.Context, ready func()) error {
 	ready()
-	how := bus.Batching{Workers: 1, Size: min(maxPulled, l.cfg.Batch), Linger: l.cfg.Linger}
+	size := min(maxPulled, l.cfg.Batch)
 	followers, work := errgroup.WithContext(ctx) // work ends, too, when one of them has failed
 	defer context.AfterFunc(work, func() { l.last.Store(time.Now().Add(lastWrites).UnixNano()) })()
-	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogEvents, how, l.writeEvents) })
-	followers.Go(func() error { return l.env.Bus.Batches(work, contract.LogOutcomes, how, l.writeRecords) })
+	followers.Go(func() error { return l.env.Bus.Collect(work, contract.LogEvents, size, l.cfg.Linger, l.writeEvents) })
+	followers.Go(func() error { return l.env.Bus.Collect(work, contract.LogOutcomes, size, l.cfg.Linger, l.writeRecords) })
 	followers.Go(func() error { return l.awaitStore(work) })
 	followers.Go(func() error { l.watchLag(work); return nil })
 	followers.Go(func() error { return l.tails.run(work) })

@@ -28,8 +28,8 @@ type Config struct {
 	Store config.Secret `yaml:"store"`
 	// Batch is the most events, or records of what became of them, that are written in one transaction.
 	Batch int `yaml:"batch"`
-	// Linger is how long a batch waits to be filled: how far the log may follow behind. A decision and the attempts that
-	// follow from it are cheapest to write together.
+	// Linger is how often the log looks for more while there is something to write: how far it may follow behind. What it takes from
+	// the bus at once, and writes in one transaction, is cheapest, a decision and the attempts that follow from it above all.
 	Linger time.Duration `yaml:"linger"`
 	// Keep is how long the detail of an event is kept: its data, its deliveries, their attempts. 0s: without end. Statistics
 	// are kept longer.
