@@ -316,7 +316,11 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 		msgs = append(msgs, wish)
 	}
 	made := attemptOf(d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole, LateMs: millis(j.late)}, telemetry.TraceID(ctx))
-	if err := s.publish(ctx, made, msgs...); err != nil {
+	write := s.records.WriteCalmly
+	if j.from != nil && w.Policy.IsOrdered() { // those behind it wait for what came of it
+		write = s.records.Write
+	}
+	if err := s.publish(ctx, write, made, msgs...); err != nil {
 		return r, err
 	}
 	// Its timer is set: whoever finds the receiver not well from now on calls it back, and if somebody has, we do.
@@ -404,7 +408,7 @@ func (s *Sender) giveUp(ctx context.Context, j *job) error {
 		}
 		msgs = append(msgs, told)
 	}
-	return s.publish(ctx, changeOf(&j.d, failed, reason), msgs...)
+	return s.publish(ctx, s.records.Write, changeOf(&j.d, failed, reason), msgs...)
 }
 
 // exchangeWith signs a body and POSTs it.

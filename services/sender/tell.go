@@ -97,7 +97,7 @@ func (s *Sender) wish(d *contract.Delivery, x *exchange, v verdict) (*nats.Msg, 
 
 // change publishes that a delivery has another status without an attempt.
 func (s *Sender) change(ctx context.Context, d *contract.Delivery, status, reason string) error {
-	return s.publish(ctx, changeOf(d, status, reason))
+	return s.publish(ctx, s.records.Write, changeOf(d, status, reason))
 }
 
 // changeOf is what the log is told of a delivery that has another status without an attempt.
@@ -121,14 +121,10 @@ func (s *Sender) tell(ctx context.Context, records ...*busv1.Record) error {
 	return s.env.Bus.Publish(bound, msgs...)
 }
 
-// publish puts onto the bus what happened, and then what comes next, with the trace of ctx. One after the other: where what comes
-// next is there, what happened is known (see wasMade).
-func (s *Sender) publish(ctx context.Context, what *busv1.Record, msgs ...*nats.Msg) error {
-	if len(msgs) == 0 {
-		return s.records.Write(ctx, what)
-	}
-	told, err := record.Messages(record.Traced(ctx, what))
-	if err != nil {
+// publish puts onto the bus what happened, which it has written, and then what comes next, with the trace of ctx. One after the other:
+// where what comes next is there, what happened is known (see wasMade).
+func (s *Sender) publish(ctx context.Context, write func(context.Context, ...*busv1.Record) error, what *busv1.Record, msgs ...*nats.Msg) error {
+	if err := write(ctx, what); err != nil || len(msgs) == 0 {
 		return err
 	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
@@ -136,12 +132,7 @@ func (s *Sender) publish(ctx context.Context, what *busv1.Record, msgs ...*nats.
 	for _, m := range msgs {
 		bus.Inject(ctx, m)
 	}
-	for _, step := range [][]*nats.Msg{told, msgs} {
-		if err := s.env.Bus.Publish(bound, step...); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.env.Bus.Publish(bound, msgs...)
 }
 
 // logAttempt writes the one line that tells an attempt's whole story. Of those that go as nearly all do, delivered at the

@@ -61,7 +61,7 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 	describe(x, v)
 	text := b.bytes()
 	traceID := telemetry.TraceID(ctx)
-	if err := s.publish(ctx, attemptOf(&d, x, v, &busv1.AttemptMade{BodyPrefix: text, WholeBody: true, Test: true}, traceID)); err != nil {
+	if err := s.publish(ctx, s.records.Write, attemptOf(&d, x, v, &busv1.AttemptMade{BodyPrefix: text, WholeBody: true, Test: true}, traceID)); err != nil {
 		return nil, fault.Away(2*time.Second, "the test was sent (%s), but the bus did not take it for the log: %w", diagnose(x, v, w), err)
 	}
 	return &senderv1.TestWebhookResponse{

@@ -18,8 +18,8 @@ const (
 )
 
 // decideBursts matches events that came in bursts until stop ends, and publishes by this connection. An event waits for its turn
-// before it is decided on, and is acked at once when it was: whoever is killed leaves nothing decided to be decided again but what
-// was under way.
+// before it is decided on, and is acked as soon as that is recorded: whoever is killed leaves nothing decided to be decided again but
+// what was under way.
 func (s *Subscription) decideBursts(stop context.Context, by *bus.Bus, how bus.Batching) error {
 	how.Now = func() int {
 		if s.bursts.PerSecond() > 0 {
@@ -27,16 +27,16 @@ func (s *Subscription) decideBursts(stop context.Context, by *bus.Bus, how bus.B
 		}
 		return how.Size
 	}
-	return by.Batches(stop, contract.BulkMatcher, how, func(ctx context.Context, batch []bus.Message) error {
+	return by.BatchesThen(stop, contract.BulkMatcher, how, func(ctx context.Context, batch []bus.Message) (func() error, error) {
 		select {
 		case <-time.After(s.bursts.Turn(len(batch))): // each worker its own
 		case <-stop.Done(): // what was pulled is matched without waiting
 		}
-		made, err := s.decide(ctx, by, batch)
+		made, then, err := s.decide(ctx, by, batch)
 		if err == nil {
 			s.bursts.Turn(costOfBurst(len(batch), made, s.bursts.PerSecond()) - len(batch))
 		}
-		return err
+		return then, err
 	})
 }
 

@@ -41,9 +41,10 @@ func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook
 // again.
 const publishTimeout = 15 * time.Second
 
-// decide matches a batch of events: it publishes, by this connection, a delivery for each webhook that wants one, and a record of
-// each decision. It gives how many deliveries were made.
-func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) (made int, err error) {
+// decide matches a batch of events: it publishes, by this connection, a delivery for each webhook that wants one, and gives how many
+// those are. Then does what is left, for which no delivery waits: the record of each decision.
+func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) (made int, then func() error, err error) {
+	told := ctx
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	var all decided
@@ -64,18 +65,14 @@ func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Mess
 		}
 		meta, err := m.Metadata()
 		if err != nil {
-			return 0, fmt.Errorf("place of event %s among all: %w", e.ID, err)
+			return 0, nil, fmt.Errorf("place of event %s among all: %w", e.ID, err)
 		}
 		if err := s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 	}
-	msgs, err := record.Messages(all.records...)
-	if err != nil {
-		return 0, err
-	}
-	if err := by.Publish(ctx, append(all.deliveries, msgs...)...); err != nil {
-		return 0, err
+	if err := by.Publish(ctx, all.deliveries...); err != nil {
+		return 0, nil, err
 	}
 	now := time.Now()
 	s.decided.Add(float64(len(batch)))
@@ -85,13 +82,18 @@ func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Mess
 	for _, accepted := range single {
 		s.bursts.Saw(now.Sub(accepted))
 	}
-	return len(all.deliveries), nil
+	write := s.records.WriteCalmly
+	if all.ordered { // its lane waits until the event is answered
+		write = s.records.Write
+	}
+	return len(all.deliveries), func() error { return write(told, all.records...) }, nil
 }
 
 // decided is what is to be published for a batch of events.
 type decided struct {
 	deliveries []*nats.Msg
 	records    []*busv1.Record
+	ordered    bool              // one of the deliveries goes in order
 	off        map[string]uint64 // what offRevision has found, by webhook
 	through    map[string]uint64 // what matchedThrough has found, by shop
 }
@@ -114,6 +116,7 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 		d := contract.Delivery{Event: *e, ID: c.DeliveryId, WebhookID: c.WebhookId, Revision: w.Revision, MatchedAt: now, Attempt: 1}
 		if w.Policy.IsOrdered() {
 			d.Sequence, d.MatchedThrough = sequence, s.matchedThrough(ctx, e.ShopID, all)
+			all.ordered = true
 		}
 		m := d.Message()
 		switch {

@@ -1,0 +1,97 @@
+package record
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"shopbell.dev/pkg/bus/bustest"
+	"shopbell.dev/pkg/contract"
+	busv1 "shopbell.dev/proto/shopbell/bus/v1"
+)
+
+// Who comes alone waits for nobody, and who is not alone for more, until somebody is in a hurry or a message is full.
+func TestWriter_WaitsForMoreOnlyWhenRecordsComeTogether(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	w := NewWriter(b)
+	w.patience = time.Hour // longer than the test
+	number := 0
+	next := func() *busv1.Record {
+		number++
+		return &busv1.Record{ShopId: "demo", EventId: fmt.Sprint(number)}
+	}
+	var waiting sync.WaitGroup
+	calmly := func(n int) {
+		t.Helper()
+		for range n {
+			r := next()
+			waiting.Go(func() {
+				if err := w.WriteCalmly(t.Context(), r); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	// open waits until the message that is being filled has so many records.
+	open := func(want int) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			w.mu.Lock()
+			n := 0
+			if w.open != nil {
+				n = len(w.open.records)
+			}
+			w.mu.Unlock()
+			if n == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%d records wait for more, want %d", n, want)
+			}
+		}
+	}
+	stored := func(want ...int) {
+		t.Helper()
+		all, _, err := b.List(t.Context(), contract.Outcomes, contract.OutcomeSubjects, 1, 100, 16<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		for _, m := range all {
+			some, err := Read(m.Header, m.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, len(some))
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("messages with %v records are stored, want %v", got, want)
+		}
+	}
+
+	if err := w.WriteCalmly(t.Context(), next()); err != nil {
+		t.Fatal(err)
+	}
+	stored(1)
+	calmly(3)
+	open(3)
+	stored(1)
+	if err := w.Write(t.Context(), next()); err != nil { // in a hurry
+		t.Fatal(err)
+	}
+	waiting.Wait()
+	stored(1, 4)
+	calmly(maxRecords + 2) // the first are full and go, two stay
+	open(2)
+	if err := w.Write(t.Context(), next(), next()); err != nil {
+		t.Fatal(err)
+	}
+	waiting.Wait()
+	stored(1, 4, maxRecords, 4)
+	if err := w.Write(t.Context()); err != nil { // nothing
+		t.Error(err)
+	}
+	stored(1, 4, maxRecords, 4)
+}
