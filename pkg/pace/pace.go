@@ -43,7 +43,7 @@ const (
 	// least is Pace.Least where nobody says otherwise.
 	least = 50
 	// step is how many more a second are sent after a sight in which nobody was late for those that were, or an eighth more.
-	step = 50
+	step = 20
 	// first is how many are sent in a second at first beside others.
 	first = 1000
 	// most is how many are as good as no bound.
