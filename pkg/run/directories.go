@@ -4,18 +4,16 @@ import (
 	"context"
 	"log/slog"
 
-	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
 )
 
-// directories are those that the rooms of a process share, and their way to write records: each is made for the first room that asks
-// for it, and followed once. So a process keeps in memory what its rooms need, and nothing twice.
+// directories are those that the rooms of a process share: each is made for the first room that asks for it, and followed
+// once. So a process keeps in memory what its rooms need, and nothing twice.
 type directories struct {
 	log      *slog.Logger // the process's: what they say is of no room
 	shops    *shop.Directory
 	webhooks *webhook.Directory
-	records  *record.Writer
 	links    []Named
 }
 
@@ -45,16 +43,6 @@ func (e *Env) Webhooks(ctx context.Context) (*webhook.Directory, error) {
 		all.webhooks, all.links = webhooks, append(all.links, Named{"webhooks", follower(webhooks.Follow(e.Bus))})
 	}
 	return all.webhooks, nil
-}
-
-// Records writes what happened, for all rooms of the process: what several write at about the same time is one message. A room asks
-// for it when it is made, and not later.
-func (e *Env) Records() *record.Writer {
-	all := e.directories()
-	if all.records == nil {
-		all.records = record.NewWriter(e.Bus)
-	}
-	return all.records
 }
 
 // Directories are those that rooms have asked for, as links of a chain that stand before the rooms.

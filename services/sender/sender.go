@@ -134,7 +134,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 		}),
 		inFlight:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "shopbell_attempts_in_flight", Help: "Exchanges under way."}),
 		heldTotal: prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_deliveries_held_total", Help: "Deliveries that were held because their webhook's lane did not take them."}),
-		records:   env.Records(),
+		records:   record.NewWriter(env.Bus),
 		matched:   env.Bus.Aside().Matched(floorEvery),
 		asides:    make(chan struct{}, maxAsides),
 	}

@@ -42,7 +42,7 @@ func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook
 const publishTimeout = 15 * time.Second
 
 // decide matches a batch of events: it publishes, by this connection, a delivery for each webhook that wants one, and gives how many
-// those are. Then does what is left, for which no delivery waits: the record of each decision.
+// those are. Then does what is left, for which no delivery waits: the record of each decision. It may be nil.
 func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) (made int, then func() error, err error) {
 	told := ctx
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
@@ -71,7 +71,17 @@ func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Mess
 			return 0, nil, err
 		}
 	}
-	if err := by.Publish(ctx, all.deliveries...); err != nil {
+	publish := all.deliveries
+	if all.ordered { // their lanes wait until these events are answered
+		msgs, err := record.Messages(all.records...)
+		if err != nil {
+			return 0, nil, err
+		}
+		publish = append(publish, msgs...)
+	} else {
+		then = func() error { return s.records.WriteCalmly(told, all.records...) }
+	}
+	if err := by.Publish(ctx, publish...); err != nil {
 		return 0, nil, err
 	}
 	now := time.Now()
@@ -82,11 +92,7 @@ func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Mess
 	for _, accepted := range single {
 		s.bursts.Saw(now.Sub(accepted))
 	}
-	write := s.records.WriteCalmly
-	if all.ordered { // its lane waits until the event is answered
-		write = s.records.Write
-	}
-	return len(all.deliveries), func() error { return write(told, all.records...) }, nil
+	return len(all.deliveries), then, nil
 }
 
 // decided is what is to be published for a batch of events.

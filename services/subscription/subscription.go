@@ -73,7 +73,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
 	s := &Subscription{
-		cfg: cfg, env: env, bursts: pace.Pace{Least: leastOfBursts}, through: env.Bus.Aside().Matched(throughEvery), records: env.Records(),
+		cfg: cfg, env: env, bursts: pace.Pace{Least: leastOfBursts}, through: env.Bus.Aside().Matched(throughEvery), records: record.NewWriter(env.Bus),
 		decided:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_events_matched_total", Help: "Events whose webhooks were decided on."}),
 		matched:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_deliveries_created_total", Help: "Deliveries that were made: one for each webhook that wants an event."}),
 		passedOver: prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_webhooks_passed_over_total", Help: "Webhooks that subscribe to an event's type and were not sent it."}),
