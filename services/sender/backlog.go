@@ -21,12 +21,13 @@ type backlog struct {
 	shop, webhookID string
 	woken           chan struct{}
 
-	mu    sync.Mutex // guards what follows
-	lines map[string]*line
-	turn  []*line // lines whose first delivery may be sent now, in the order of their turns
-	out   int     // deliveries with the lane
-	sum   int     // deliveries in lines
-	bytes int     // of payload that is in memory
+	mu      sync.Mutex // guards what follows
+	lines   map[string]*line
+	turn    []*line // lines whose first delivery may be sent now, in the order of their turns
+	out     int     // deliveries with the lane
+	written int     // of these: their exchange is over, and what came of it is being written
+	sum     int     // deliveries in lines
+	bytes   int     // of payload that is in memory
 
 	parked map[uint64]*waiting // deliveries whose payload is not, by their sequence
 
@@ -65,6 +66,7 @@ type waiting struct {
 	j        *job // nil: its payload is not in memory
 	line     *line
 	cancel   string // its attempt, which is under way, is the last
+	answered bool   // its exchange is over, and what came of it is being written
 }
 
 // fresh says that what is held waits for nothing but its turn.
@@ -312,15 +314,16 @@ func (b *backlog) send(w *webhook.Webhook, ordered bool) time.Duration {
 	for {
 		b.mu.Lock()
 		now := time.Now()
-		allow := min(b.allow, 2*b.s.lanes.placesOf(w))
+		places := b.s.lanes.placesOf(w)
+		full := b.out-b.written >= min(b.allow, 2*places) || b.out >= 8*places
 		if b.why != "" {
-			allow = 1
+			full = b.out > 0
 			if now.Before(b.probe) {
 				defer b.mu.Unlock()
 				return b.probe.Sub(now)
 			}
 		}
-		if b.out >= allow {
+		if full {
 			b.mu.Unlock()
 			return long
 		}
@@ -385,6 +388,22 @@ func (b *backlog) gone(h *waiting) {
 	b.advance(l)
 }
 
+// answered is told that the exchange of a delivery is over: the lane has room for another one while what came of it is written.
+func (b *backlog) answered(j *job) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j.held.answered = true
+	b.written++
+	b.wake()
+}
+
+// followed says that others wait for what came of a delivery.
+func (b *backlog) followed(h *waiting) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(h.line.list) > 1
+}
+
 // finished is told what came of a delivery.
 func (b *backlog) finished(ctx context.Context, j *job, r result, err error) {
 	h := j.held
@@ -400,6 +419,10 @@ func (b *backlog) finished(ctx context.Context, j *job, r result, err error) {
 	b.mu.Lock()
 	defer b.wake()
 	defer b.mu.Unlock()
+	if h.answered {
+		h.answered = false
+		b.written--
+	}
 	b.wishes = b.wishes || h.cancel != "" // the wish can go, and the delivery too if it is still held
 	if b.judge(j, r) {
 		// What has failed before and waits for its time is called back, here and with the other senders.

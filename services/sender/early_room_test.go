@@ -12,6 +12,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/webhook"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
@@ -113,6 +114,58 @@ func TestHealth_FailuresBetweenSuccessesAreOfWhatIsSent(t *testing.T) {
 	} {
 		if got := row.is.away(now); got != row.want {
 			t.Errorf("%s: away is %t", row.name, got)
+		}
+	}
+}
+
+// Between a failure and the moment in which it is remembered, what came of it is told to the bus: whoever comes back then calls back what
+// is remembered, and it is not among that.
+func TestLanes_CallBackWhatFailedBeforeItsReceiverCameBack(t *testing.T) {
+	t.Parallel()
+	var (
+		nobody  = &exchange{class: "connect"}
+		refuses = &exchange{code: 500}
+		takes   = &exchange{code: 200}
+	)
+	type one struct {
+		webhook string
+		x       *exchange
+		status  string
+	}
+	for _, row := range []struct {
+		name          string
+		before, after []one
+		fails         *exchange
+		early         bool
+	}{
+		{"its receiver is back", []one{{"wh_1", refuses, retrying}}, []one{{"wh_1", takes, delivered}}, refuses, true},
+		{"the host is", []one{{"wh_2", nobody, retrying}}, []one{{"wh_2", refuses, retrying}}, nobody, true},
+		{"the host is, which had answered it", []one{{"wh_2", nobody, retrying}}, []one{{"wh_2", takes, delivered}}, refuses, false},
+		{"nobody is back", []one{{"wh_1", nobody, retrying}, {"wh_2", nobody, retrying}}, []one{{"wh_2", nobody, retrying}}, nobody, false},
+		{"they came back before", []one{{"wh_1", nobody, retrying}, {"wh_1", nobody, retrying}, {"wh_1", takes, delivered}}, nil, nobody, false},
+		{"nobody was away", nil, []one{{"wh_1", takes, delivered}}, nobody, false},
+	} {
+		l := newLanes(8, func() int { return 1 })
+		l.broke = func(what hold) { t.Errorf("%s: a lane holds: %s", row.name, what.why) }
+		note := func(o one) *job {
+			w := &webhook.Webhook{URL: "https://one.example/in/" + o.webhook, Rules: &webhook.Rules{}}
+			j := &job{d: contract.Delivery{ID: "dlv_1", WebhookID: o.webhook}, w: w}
+			l.note(j, o.x, verdict{status: o.status}, false)
+			return j
+		}
+		for _, o := range row.before {
+			note(o)
+		}
+		j := note(one{"wh_1", row.fails, retrying})
+		for _, o := range row.after {
+			note(o)
+		}
+		j.d.Due = time.Now().Add(time.Hour)
+		if why, early := l.wait("wh_1", laterOf(&j.d, row.fails, j.away)); early != row.early || why != "" {
+			t.Errorf("%s: it is called back early %t, want %t (%q)", row.name, early, row.early, why)
+		}
+		if remembered := l.failing == 1; remembered == row.early {
+			t.Errorf("%s: it is remembered: %t", row.name, remembered)
 		}
 	}
 }

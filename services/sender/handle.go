@@ -287,6 +287,9 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 		r.well, r.rest = v.status == delivered, x.retryAfter
 	}
 	s.lanes.done(j, x.duration) // the receiver is free; what follows is between the bus and us
+	if j.from != nil {
+		j.from.answered(j)
+	}
 	msgs, err := s.follow(j, x, &v, &r, probe || early)
 	if err != nil {
 		return r, err
@@ -317,15 +320,17 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	}
 	made := attemptOf(d, x, v, &busv1.AttemptMade{BodyPrefix: b.before, BodySuffix: b.after, WholeBody: b.whole, LateMs: millis(j.late)}, telemetry.TraceID(ctx))
 	write := s.records.WriteCalmly
-	if j.from != nil && w.Policy.IsOrdered() { // those behind it wait for what came of it
+	if j.from != nil && (v.status != delivered || j.from.followed(j.held)) { // what is held with it waits for what came of it
 		write = s.records.Write
 	}
 	if err := s.publish(ctx, write, made, msgs...); err != nil {
 		return r, err
 	}
-	// Its timer is set: whoever finds the receiver not well from now on calls it back, and if somebody has, we do.
-	if r.waits != nil && s.lanes.wait(d.WebhookID, *r.waits) != "" {
-		s.aside(ctx, func() { s.callBack(ctx, d.WebhookID, []later{*r.waits}, false) })
+	// Its timer is set: whoever finds the receiver not well, or back, from now on calls it back, and if somebody has, we do.
+	if r.waits != nil {
+		if why, early := s.lanes.wait(d.WebhookID, *r.waits); early || why != "" {
+			s.aside(ctx, func() { s.callBack(ctx, d.WebhookID, []later{*r.waits}, early) })
+		}
 	}
 	s.callAllBack(ctx, back)
 	return r, nil
@@ -369,7 +374,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, uncounted bo
 		if why := s.lanes.whyUnwell(next.WebhookID); why != "" {
 			v.status, v.reason = held, why
 		} else if !early || x.unanswered() { // once is enough where it may be one that the receiver does not like
-			waits := laterOf(&next, x)
+			waits := laterOf(&next, x, j.away)
 			r.waits = &waits
 		}
 	}

@@ -521,9 +521,9 @@ func TestSender_CallsBackWhatStillWaitsAndNothingElse(t *testing.T) {
 	cancelled := *d[2]
 	cancelled.Cancel = "cancelled by hand"
 	b.publish(t, d[0].Later(due), cancelled.Later(due))
-	hung := &exchange{class: "timeout"}
-	waiting := []later{laterOf(d[0], hung), laterOf(d[1], hung), laterOf(d[2], hung)} // the second has no timer any more
-	for range 2 {                                                                     // again, as another sender may that remembers them too
+	hung := func(n int) later { return laterOf(d[n], &exchange{class: "timeout"}, time.Time{}) }
+	waiting := []later{hung(0), hung(1), hung(2)} // the second has no timer any more
+	for range 2 {                                 // again, as another sender may that remembers them too
 		b.sender.callBack(t.Context(), "wh_1", waiting, false)
 		eventually(t, "the first is held", func() bool { return len(b.stored(t, contract.Held)) > 0 })
 	}

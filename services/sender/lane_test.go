@@ -213,7 +213,7 @@ func TestLanes_CallNothingBackWhoseTimeHasCome(t *testing.T) {
 	t.Parallel()
 	l := newLanes(8, func() int { return 1 })
 	for id, wait := range map[string]time.Duration{"long due": -time.Minute, "about to be": soonDue / 2, "waits": time.Minute} {
-		if why := l.wait("wh_1", later{deliveryID: id, due: time.Now().Add(wait)}); why != "" {
+		if why, _ := l.wait("wh_1", later{deliveryID: id, due: time.Now().Add(wait)}); why != "" {
 			t.Fatalf("%s is to be held: %s", id, why)
 		}
 	}
