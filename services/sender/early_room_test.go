@@ -118,50 +118,53 @@ func TestHealth_FailuresBetweenSuccessesAreOfWhatIsSent(t *testing.T) {
 	}
 }
 
-// Between a failure and the moment in which it is remembered, what came of it is told to the bus: whoever comes back then calls back what
-// is remembered, and it is not among that.
-func TestLanes_CallBackWhatFailedBeforeItsReceiverCameBack(t *testing.T) {
+// What began before its receiver or the host came back, and failed after that or just before, is not among what is called back then.
+func TestLanes_CallBackWhatBeganBeforeItsReceiverCameBack(t *testing.T) {
 	t.Parallel()
-	var (
-		nobody  = &exchange{class: "connect"}
-		refuses = &exchange{code: 500}
-		takes   = &exchange{code: 200}
+	const (
+		nobody  = "connect"
+		refuses = "http_status"
+		takes   = ""
 	)
-	type one struct {
-		webhook string
-		x       *exchange
-		status  string
-	}
+	type one struct{ webhook, class string }
 	for _, row := range []struct {
 		name          string
-		before, after []one
-		fails         *exchange
+		before, after []one // what is heard before the attempt begins, and after
+		fails         string
 		early         bool
 	}{
-		{"its receiver is back", []one{{"wh_1", refuses, retrying}}, []one{{"wh_1", takes, delivered}}, refuses, true},
-		{"the host is", []one{{"wh_2", nobody, retrying}}, []one{{"wh_2", refuses, retrying}}, nobody, true},
-		{"the host is, which had answered it", []one{{"wh_2", nobody, retrying}}, []one{{"wh_2", takes, delivered}}, refuses, false},
-		{"nobody is back", []one{{"wh_1", nobody, retrying}, {"wh_2", nobody, retrying}}, []one{{"wh_2", nobody, retrying}}, nobody, false},
-		{"they came back before", []one{{"wh_1", nobody, retrying}, {"wh_1", nobody, retrying}, {"wh_1", takes, delivered}}, nil, nobody, false},
-		{"nobody was away", nil, []one{{"wh_1", takes, delivered}}, nobody, false},
+		{"its receiver is back", []one{{"wh_1", refuses}, {"wh_1", refuses}}, []one{{"wh_1", takes}}, refuses, true},
+		{"the host is", []one{{"wh_2", nobody}, {"wh_2", nobody}}, []one{{"wh_2", refuses}}, nobody, true},
+		{"the host is, and has answered others since", []one{{"wh_2", nobody}, {"wh_2", nobody}}, []one{{"wh_2", takes}, {"wh_3", takes}}, nobody, true},
+		{"the host is, which answers this one", []one{{"wh_2", nobody}, {"wh_2", nobody}}, []one{{"wh_2", takes}}, refuses, false},
+		{"nobody is back", []one{{"wh_1", nobody}, {"wh_2", nobody}}, []one{{"wh_2", nobody}}, nobody, false},
+		{"they came back before", []one{{"wh_1", nobody}, {"wh_1", nobody}, {"wh_1", takes}}, []one{{"wh_1", takes}}, nobody, false},
+		{"nobody was away", []one{{"wh_1", takes}}, []one{{"wh_1", takes}}, nobody, false},
 	} {
 		l := newLanes(8, func() int { return 1 })
 		l.broke = func(what hold) { t.Errorf("%s: a lane holds: %s", row.name, what.why) }
-		note := func(o one) *job {
+		note := func(o one, began time.Time) (*job, *exchange) {
 			w := &webhook.Webhook{URL: "https://one.example/in/" + o.webhook, Rules: &webhook.Rules{}}
-			j := &job{d: contract.Delivery{ID: "dlv_1", WebhookID: o.webhook}, w: w}
-			l.note(j, o.x, verdict{status: o.status}, false)
-			return j
+			j := &job{d: contract.Delivery{ID: "dlv_1", WebhookID: o.webhook, Due: time.Now().Add(time.Hour)}, w: w}
+			x, status := &exchange{class: o.class, began: began}, retrying
+			switch o.class {
+			case takes:
+				x.code, status = 200, delivered
+			case refuses:
+				x.code = 500
+			}
+			l.note(j, x, verdict{status: status}, false)
+			return j, x
 		}
 		for _, o := range row.before {
-			note(o)
+			note(o, time.Now())
 		}
-		j := note(one{"wh_1", row.fails, retrying})
+		began := time.Now()
 		for _, o := range row.after {
-			note(o)
+			note(o, time.Now())
 		}
-		j.d.Due = time.Now().Add(time.Hour)
-		if why, early := l.wait("wh_1", laterOf(&j.d, row.fails, j.away)); early != row.early || why != "" {
+		j, x := note(one{"wh_1", row.fails}, began)
+		if why, early := l.wait("wh_1", laterOf(&j.d, x)); early != row.early || why != "" {
 			t.Errorf("%s: it is called back early %t, want %t (%q)", row.name, early, row.early, why)
 		}
 		if remembered := l.failing == 1; remembered == row.early {

@@ -374,7 +374,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, uncounted bo
 		if why := s.lanes.whyUnwell(next.WebhookID); why != "" {
 			v.status, v.reason = held, why
 		} else if !early || x.unanswered() { // once is enough where it may be one that the receiver does not like
-			waits := laterOf(&next, x, j.away)
+			waits := laterOf(&next, x)
 			r.waits = &waits
 		}
 	}

@@ -14,6 +14,7 @@ type health struct {
 	hung     uint32 // of the latest attempts, one bit each, the latest lowest
 	seen     int    // of those bits
 	success  time.Time
+	back     time.Time // the success that came when it had been away
 }
 
 // latest is of how many attempts the share that hangs is taken, and fewest from how many on.

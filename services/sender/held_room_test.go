@@ -521,7 +521,7 @@ func TestSender_CallsBackWhatStillWaitsAndNothingElse(t *testing.T) {
 	cancelled := *d[2]
 	cancelled.Cancel = "cancelled by hand"
 	b.publish(t, d[0].Later(due), cancelled.Later(due))
-	hung := func(n int) later { return laterOf(d[n], &exchange{class: "timeout"}, time.Time{}) }
+	hung := func(n int) later { return laterOf(d[n], &exchange{class: "timeout", began: time.Now()}) }
 	waiting := []later{hung(0), hung(1), hung(2)} // the second has no timer any more
 	for range 2 {                                 // again, as another sender may that remembers them too
 		b.sender.callBack(t.Context(), "wh_1", waiting, false)

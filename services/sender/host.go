@@ -13,6 +13,7 @@ type host struct {
 	silent  int       // attempts in a row that nobody answered
 	since   time.Time // the first of them
 	answer  time.Time // the latest
+	back    time.Time // the latest that came when it was away
 	used    time.Time // the latest attempt
 	probe   time.Time // when it is to be probed
 	calling bool      // it was away, and those that wait for it are called back with each answer
@@ -75,7 +76,9 @@ func (l *lanes) heard(ln *lane, target string, x *exchange, now time.Time) (back
 		h.calling = h.calling && !h.away(now)
 		return nil
 	}
-	h.calling = h.calling || h.away(now)
+	if h.away(now) {
+		h.calling, h.back = true, now
+	}
 	h.silent, h.answer = 0, now
 	for h.calling && len(back) < callTwo {
 		other := h.next()

@@ -111,7 +111,7 @@ func TestLanes_CallTwoWebhooksBackForEachAnswer(t *testing.T) {
 		t.Helper()
 		want(webhook+" fails", heard(webhook, url, x))
 		accepted = accepted.Add(time.Second)
-		l.wait(webhook, later{deliveryID: webhook, due: now.Add(time.Hour), accepted: accepted, unanswered: x.unanswered()})
+		l.wait(webhook, later{deliveryID: webhook, due: now.Add(time.Hour), accepted: accepted, unanswered: x.unanswered(), began: now})
 	}
 	wait("wh_4", at, fails) // which is an answer
 	wait("wh_1", at, nobody)
@@ -152,7 +152,7 @@ func TestLanes_ProbeAHostThatIsAway(t *testing.T) {
 	fail := func(webhook string, at time.Time) {
 		t.Helper()
 		l.heard(l.of(webhook), "https://one.example/", nobody, at)
-		l.wait(webhook, later{deliveryID: "of " + webhook, due: began.Add(24 * time.Hour), unanswered: true})
+		l.wait(webhook, later{deliveryID: "of " + webhook, due: began.Add(24 * time.Hour), unanswered: true, began: began})
 	}
 	want := func(after time.Duration, most int, want ...string) {
 		t.Helper()
@@ -170,7 +170,7 @@ func TestLanes_ProbeAHostThatIsAway(t *testing.T) {
 	fail("wh_1", began)
 	want(2*time.Second, 9) // it may have been by chance
 	fail("wh_2", began.Add(2*time.Second))
-	l.wait("wh_1", later{deliveryID: "another", due: began.Add(24 * time.Hour), unanswered: true})
+	l.wait("wh_1", later{deliveryID: "another", due: began.Add(24 * time.Hour), unanswered: true, began: began})
 	want(2*time.Second, 0)
 	want(2*time.Second, 9, "wh_1")
 	fail("wh_1", began.Add(2*time.Second))

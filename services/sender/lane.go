@@ -30,7 +30,6 @@ type job struct {
 	placed bool        // it has its places; guarded by the lanes' lock
 
 	late time.Duration // after its event's acceptance it came to its lane; 0: it did not go straight there
-	away time.Time     // when it failed, if its receiver or the host was away then; zero: it has not, or they were not
 }
 
 // straight says that the delivery has not waited for anything but those before it: how late it is tells how busy all are.
@@ -318,13 +317,13 @@ func (l *lanes) note(j *job, x *exchange, v verdict, early bool) (why string, ba
 		why = ln.health.note(j.w.Policy, v, x, now)
 	}
 	back = l.heard(ln, j.w.URL, x, now)
-	if v.status != delivered && (ln.health.away(now) || ln.host != nil && ln.host.away(now)) {
-		j.away = now
-	}
 	if v.status == delivered {
 		waits := l.recall(ln, all)
-		if wasAway && len(waits) > 0 { // else they wait for their time
-			back = append(back, called{ln.id, waits})
+		if wasAway { // else they wait for their time
+			ln.health.back = now
+			if len(waits) > 0 {
+				back = append(back, called{ln.id, waits})
+			}
 		}
 	}
 	if why != "" {

@@ -14,16 +14,17 @@ type later struct {
 	attempt       int
 	due, accepted time.Time
 	unanswered    bool
-	away          time.Time // when it failed, if its receiver or the host was away then
+	began         time.Time // the attempt that failed
 }
 
-func laterOf(d *contract.Delivery, x *exchange, away time.Time) later {
-	return later{strings.Clone(d.ID), d.Attempt, d.Due, d.AcceptedAt, x.unanswered(), away} // the id alone, and not the header that it is a part of
+func laterOf(d *contract.Delivery, x *exchange) later {
+	return later{strings.Clone(d.ID), d.Attempt, d.Due, d.AcceptedAt, x.unanswered(), x.began} // the id alone, and not the header that it is a part of
 }
 
 // wait remembers a delivery whose next attempt waits for its time, so that it can be called back when its receiver turns
 // out not to be well. If it is known not to be, wait says why, and the delivery is to be called back now. So it is if its receiver, or
-// the host, has come back since it failed: what was called back then could not be this one. Early says that.
+// the host, has come back since the attempt began that failed: it says nothing of who is back, and what was called back then could not be
+// this one. Early says that.
 func (l *lanes) wait(webhookID string, d later) (why string, early bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -31,7 +32,7 @@ func (l *lanes) wait(webhookID string, d later) (why string, early bool) {
 	if ln.unwell {
 		return ln.why, false
 	}
-	if !d.away.IsZero() && (ln.health.success.After(d.away) || d.unanswered && ln.host != nil && ln.host.answer.After(d.away)) {
+	if ln.health.back.After(d.began) || d.unanswered && ln.host != nil && ln.host.back.After(d.began) {
 		return "", true
 	}
 	if at := slices.IndexFunc(ln.failing, func(other later) bool { return other.deliveryID == d.deliveryID }); at >= 0 {
