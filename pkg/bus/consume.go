@@ -179,7 +179,7 @@ func (b *Bus) Collect(ctx context.Context, consumer string, size int, pause time
 		case err != nil && ctx.Err() == nil:
 			b.log.WarnContext(ctx, "consuming is disturbed, going on", slog.String("consumer", consumer), slog.Any("error", err))
 			next = time.Now().Add(heartbeat)
-		case len(batch) == size:
+		case len(batch) >= size:
 			continue
 		}
 		select {
@@ -190,27 +190,32 @@ func (b *Bus) Collect(ctx context.Context, consumer string, size int, pause time
 	return nil
 }
 
-// lying gives what lies there for a consumer, size messages at most, or waits for one until ctx ends.
+// lying gives what lies there for a consumer, size messages at most, or waits for some until ctx ends.
 func lying(ctx context.Context, c jetstream.Consumer, size int) (batch []Message, err error) {
 	got, err := c.FetchNoWait(size)
-	if err == nil {
-		batch, err = drained(got)
-	}
-	if len(batch) > 0 || err != nil {
-		return batch, err
-	}
-	if got, err = c.Fetch(1, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(heartbeat)); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	return drained(got)
-}
-
-// drained waits for all of what was asked for.
-func drained(got jetstream.MessageBatch) (batch []Message, err error) {
 	for m := range got.Messages() {
 		batch = append(batch, m)
 	}
-	return batch, got.Error()
+	if err := got.Error(); len(batch) > 0 || err != nil {
+		return batch, err
+	}
+	// One at a time, and drained at the end: what is handed out in the moment in which ctx ends would else lie until its AckWait.
+	next, err := c.Messages(jetstream.PullMaxMessages(1), jetstream.PullHeartbeat(heartbeat))
+	if err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(ctx, next.Drain)()
+	m, err := next.Next()
+	for next.Drain(); err == nil; m, err = next.Next() {
+		batch = append(batch, m)
+	}
+	if errors.Is(err, jetstream.ErrMsgIteratorClosed) { // drained
+		err = nil
+	}
+	return batch, err
 }
 
 // ErrLater is what a handler returns for a batch that it has no time for any more, in whole or in part: it comes again at once, to

@@ -209,6 +209,34 @@ func TestCollect_WaitsForWhatComesAndThenForMore(t *testing.T) {
 	}
 }
 
+// What is handed out in the moment in which it ends is handled, and does not lie with nobody until its AckWait.
+func TestCollect_LeavesNothingUnansweredWhenItEnds(t *testing.T) {
+	t.Parallel()
+	b := bustest.New(t)
+	for i := range 100 {
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- b.Collect(ctx, contract.LogEvents, 100, time.Millisecond, func(context.Context, []bus.Message) error { return nil })
+		}()
+		time.Sleep(3 * time.Millisecond) // until it waits, more or less
+		go func() {
+			time.Sleep(time.Duration(i) * 5 * time.Microsecond)
+			stop()
+		}()
+		if err := b.Publish(t.Context(), event(fmt.Sprintf("%d", i))); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "none is with nobody", func() bool {
+		_, unanswered, err := b.Pending(t.Context(), contract.LogEvents)
+		return err == nil && unanswered == 0
+	})
+}
+
 // A bus that was away is asked again when it is back.
 func TestCollect_GoesOnWhenTheBusIsBack(t *testing.T) {
 	t.Parallel()
