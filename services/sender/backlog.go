@@ -25,7 +25,7 @@ type backlog struct {
 	lines   map[string]*line
 	turn    []*line // lines whose first delivery may be sent now, in the order of their turns
 	out     int     // deliveries with the lane
-	written int     // of these: their exchange is over, and what came of it is being written
+	writing int     // of these: their exchange is over, and what came of it is being written
 	sum     int     // deliveries in lines
 	bytes   int     // of payload that is in memory
 
@@ -315,7 +315,7 @@ func (b *backlog) send(w *webhook.Webhook, ordered bool) time.Duration {
 		b.mu.Lock()
 		now := time.Now()
 		places := b.s.lanes.placesOf(w)
-		full := b.out-b.written >= min(b.allow, 2*places) || b.out >= 8*places
+		full := b.out-b.writing >= min(b.allow, 2*places) || b.out >= 8*places
 		if b.why != "" {
 			full = b.out > 0
 			if now.Before(b.probe) {
@@ -393,7 +393,7 @@ func (b *backlog) answered(j *job) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	j.held.answered = true
-	b.written++
+	b.writing++
 	b.wake()
 }
 
@@ -421,7 +421,7 @@ func (b *backlog) finished(ctx context.Context, j *job, r result, err error) {
 	defer b.mu.Unlock()
 	if h.answered {
 		h.answered = false
-		b.written--
+		b.writing--
 	}
 	b.wishes = b.wishes || h.cancel != "" // the wish can go, and the delivery too if it is still held
 	if b.judge(j, r) {

@@ -17,17 +17,17 @@ const (
 	togetherOfBursts = 8
 )
 
-// decideBursts matches events that came in bursts until stop ends, and publishes by this connection. An event waits for its turn
+// decideBursts matches events that came in bursts until stop ends, and publishes by this way. An event waits for its turn
 // before it is decided on, and is acked as soon as that is recorded: whoever is killed leaves nothing decided to be decided again but
 // what was under way.
-func (s *Subscription) decideBursts(stop context.Context, by *bus.Bus, how bus.Batching) error {
+func (s *Subscription) decideBursts(stop context.Context, by way, how bus.Batching) error {
 	how.Now = func() int {
 		if s.bursts.PerSecond() > 0 {
 			return togetherOfBursts
 		}
 		return how.Size
 	}
-	return by.BatchesThen(stop, contract.BulkMatcher, how, func(ctx context.Context, batch []bus.Message) (func() error, error) {
+	return by.bus.BatchesThen(stop, contract.BulkMatcher, how, func(ctx context.Context, batch []bus.Message) (func() error, error) {
 		select {
 		case <-time.After(s.bursts.Turn(len(batch))): // each worker its own
 		case <-stop.Done(): // what was pulled is matched without waiting

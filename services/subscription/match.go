@@ -41,11 +41,18 @@ func match(e *contract.Event, subscribed []*webhook.Webhook) (matched []*webhook
 // again.
 const publishTimeout = 15 * time.Second
 
-// decide matches a batch of events: it publishes, by this connection, a delivery for each webhook that wants one, and gives how many
+// way is by which connection what was decided goes to the bus: bursts have one of their own.
+type way struct {
+	bus     *bus.Bus
+	records *record.Writer
+}
+
+func wayBy(b *bus.Bus) way { return way{b, record.NewWriter(b)} }
+
+// decide matches a batch of events: it publishes, by this way, a delivery for each webhook that wants one, and gives how many
 // those are. Then does what is left, for which no delivery waits: the record of each decision. It may be nil.
-func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Message) (made int, then func() error, err error) {
-	told := ctx
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+func (s *Subscription) decide(whole context.Context, by way, batch []bus.Message) (made int, then func() error, err error) {
+	ctx, cancel := context.WithTimeout(whole, publishTimeout) // what is left to then has a bound of its own
 	defer cancel()
 	var all decided
 	var oldest time.Time
@@ -79,9 +86,9 @@ func (s *Subscription) decide(ctx context.Context, by *bus.Bus, batch []bus.Mess
 		}
 		publish = append(publish, msgs...)
 	} else {
-		then = func() error { return s.records.WriteCalmly(told, all.records...) }
+		then = func() error { return by.records.WriteCalmly(whole, all.records...) }
 	}
-	if err := by.Publish(ctx, publish...); err != nil {
+	if err := by.bus.Publish(ctx, publish...); err != nil {
 		return 0, nil, err
 	}
 	now := time.Now()

@@ -14,7 +14,6 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/pace"
-	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/webhook"
@@ -58,7 +57,6 @@ type Subscription struct {
 	keys     jetstream.KeyValue // of shops
 	bursts   pace.Pace          // of what comes in bursts
 	through  *bus.Matched
-	records  *record.Writer
 
 	matched    prometheus.Counter
 	passedOver prometheus.Counter
@@ -73,7 +71,7 @@ func New(cfg Config, env *run.Env) (run.Service, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
 	s := &Subscription{
-		cfg: cfg, env: env, bursts: pace.Pace{Least: leastOfBursts}, through: env.Bus.Aside().Matched(throughEvery), records: record.NewWriter(env.Bus),
+		cfg: cfg, env: env, bursts: pace.Pace{Least: leastOfBursts}, through: env.Bus.Aside().Matched(throughEvery),
 		decided:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_events_matched_total", Help: "Events whose webhooks were decided on."}),
 		matched:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_deliveries_created_total", Help: "Deliveries that were made: one for each webhook that wants an event."}),
 		passedOver: prometheus.NewCounter(prometheus.CounterOpts{Name: "shopbell_webhooks_passed_over_total", Help: "Webhooks that subscribe to an event's type and were not sent it."}),
@@ -110,10 +108,11 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 	ready()
 	work, ctx := errgroup.WithContext(ctx)
 	how := bus.Batching{Workers: s.cfg.Workers, Size: s.cfg.Batch, Linger: time.Millisecond}
-	work.Go(func() error { return s.decideBursts(ctx, s.env.Bus.Aside(), how) })
+	work.Go(func() error { return s.decideBursts(ctx, wayBy(s.env.Bus.Aside()), how) })
+	straight := wayBy(s.env.Bus)
 	work.Go(func() error {
-		return s.env.Bus.BatchesThen(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) (func() error, error) {
-			_, then, err := s.decide(ctx, s.env.Bus, batch)
+		return straight.bus.BatchesThen(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) (func() error, error) {
+			_, then, err := s.decide(ctx, straight, batch)
 			return then, err
 		})
 	})
