@@ -160,7 +160,8 @@ func gather(queue <-chan arrival, ended <-chan struct{}, how Batching) (batch []
 // It looks again when the pause has passed since it looked last, or at once when the batch was full; where nothing lies it waits for
 // what comes. So what comes all the time is handed out by the bus in lumps, at a fraction of what each costs by itself. When handle
 // returns nil the batch is acked; else it comes again after a while. The context that handle gets does not end with ctx: handle
-// bounds its own work, and a batch that was begun is finished. Handle may Term a message that can never be handled.
+// bounds its own work, and a batch that was begun is finished. Handle may Term a message that can never be handled. Where ctx ends
+// while the bus is away, it returns within ten seconds, as Consume does.
 func (b *Bus) Collect(ctx context.Context, consumer string, size int, pause time.Duration, handle func(context.Context, []Message) error) error {
 	c, err := b.consumer(ctx, consumer)
 	if ctx.Err() != nil {

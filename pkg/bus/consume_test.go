@@ -149,43 +149,50 @@ func TestBatchesThen_GoOnWhileSomethingIsLeftToDo(t *testing.T) {
 	})
 }
 
+// collect has batches collected, and gives how many messages each has. End ends it and waits for that.
+func collect(t *testing.T, b *bus.Bus, size int, pause time.Duration) (got <-chan int, end func()) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	sizes, ended := make(chan int), make(chan error, 1)
+	go func() {
+		ended <- b.Collect(ctx, contract.LogEvents, size, pause, func(_ context.Context, batch []bus.Message) error {
+			sizes <- len(batch)
+			return nil
+		})
+	}()
+	return sizes, func() {
+		t.Helper()
+		stop()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(30 * time.Second): // three times what it may take
+			t.Error("it does not end")
+		}
+	}
+}
+
 func TestCollect_TakesWhatLiesThere(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
 	publishEvents(t, b, 50)
-	ctx, stop := context.WithCancel(t.Context())
-	got, ended := make(chan int), make(chan error, 1)
-	const pause = time.Minute // longer than the test: full batches are followed by the next at once
-	go func() {
-		ended <- b.Collect(ctx, contract.LogEvents, 20, pause, func(_ context.Context, batch []bus.Message) error {
-			got <- len(batch)
-			return nil
-		})
-	}()
+	got, end := collect(t, b, 20, time.Minute) // which is longer than the test: full batches are followed by the next at once
 	if sizes := []int{<-got, <-got, <-got}; !slices.Equal(sizes, []int{20, 20, 10}) {
 		t.Errorf("50 messages came in batches of %v, want 20, 20 and 10", sizes)
 	}
 	publishEvents(t, b, 1)
-	stop() // while it pauses
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	end() // while it pauses
 }
 
 // What comes when nothing has come for long is handed over at once; what comes after that, together.
 func TestCollect_WaitsForWhatComesAndThenForMore(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
-	ctx, stop := context.WithCancel(t.Context())
-	got, ended := make(chan int), make(chan error, 1)
 	const pause = 2 * time.Second // longer than it takes to publish 50 events
-	go func() {
-		ended <- b.Collect(ctx, contract.LogEvents, 100, pause, func(_ context.Context, batch []bus.Message) error {
-			got <- len(batch)
-			return nil
-		})
-	}()
-	time.Sleep(100 * time.Millisecond) // it looks, and finds nothing
+	got, end := collect(t, b, 100, pause)
+	time.Sleep(100 * time.Millisecond) // it looks, and finds nothing; if it is slower it finds the one, which is no failure
 	publishEvents(t, b, 1)
 	select {
 	case n := <-got:
@@ -196,17 +203,14 @@ func TestCollect_WaitsForWhatComesAndThenForMore(t *testing.T) {
 		t.Error("what came alone had to wait")
 	}
 	for i := range 50 {
-		if err := b.Publish(ctx, event(fmt.Sprintf("more-%d", i))); err != nil {
+		if err := b.Publish(t.Context(), event(fmt.Sprintf("more-%d", i))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := <-got; n != 50 {
 		t.Errorf("%d of 50 messages came together, want all", n)
 	}
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	end()
 }
 
 // What is handed out in the moment in which it ends is handled, and does not lie with nobody until its AckWait.
@@ -219,9 +223,9 @@ func TestCollect_LeavesNothingUnansweredWhenItEnds(t *testing.T) {
 		go func() {
 			ended <- b.Collect(ctx, contract.LogEvents, 100, time.Millisecond, func(context.Context, []bus.Message) error { return nil })
 		}()
-		time.Sleep(3 * time.Millisecond) // until it waits, more or less
+		time.Sleep(3 * time.Millisecond) // it waits for something by then, nearly always: of 100 times some have to meet the moment
 		go func() {
-			time.Sleep(time.Duration(i) * 5 * time.Microsecond)
+			time.Sleep(time.Duration(i) * 5 * time.Microsecond) // so it ends before, while and after the message is handed out
 			stop()
 		}()
 		if err := b.Publish(t.Context(), event(fmt.Sprintf("%d", i))); err != nil {
@@ -262,14 +266,7 @@ func TestCollect_GoesOnWhenTheBusIsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	got, ended := make(chan int), make(chan error, 1)
-	go func() {
-		ended <- b.Collect(ctx, contract.LogEvents, 100, time.Millisecond, func(_ context.Context, batch []bus.Message) error {
-			got <- len(batch)
-			return nil
-		})
-	}()
+	got, end := collect(t, b, 100, time.Millisecond)
 	publishEvents(t, b, 1)
 	<-got
 	server.Stop()
@@ -284,10 +281,17 @@ func TestCollect_GoesOnWhenTheBusIsBack(t *testing.T) {
 	case <-again.Done():
 		t.Error("what was published after the bus had been away is not handed out")
 	}
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	end()
 	b.Close()
 	server.Stop()
+}
+
+func TestCollect_EndsWhileTheBusIsAway(t *testing.T) {
+	t.Parallel()
+	b, server := bustest.Server(t)
+	got, end := collect(t, b, 100, time.Millisecond)
+	publishEvents(t, b, 1)
+	<-got
+	server.Stop()
+	end()
 }

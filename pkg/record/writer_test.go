@@ -34,7 +34,7 @@ func TestWriter_WaitsForMoreOnlyWhenRecordsComeTogether(t *testing.T) {
 			})
 		}
 	}
-	// open waits until the message that is being filled has so many records.
+	// open waits until the message that is being filled has so many records: it looks again and again, for 30 s at most.
 	open := func(want int) {
 		t.Helper()
 		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
