@@ -26,6 +26,7 @@ type Pace struct {
 type setting struct {
 	rate  float64       // 0: there is no bound
 	usual time.Duration // how late a tenth of the others was when little was sent; 0: it is not known
+	eager bool          // nobody has been late since there are others
 }
 
 // sight is a short time in which is counted what is sent.
@@ -44,8 +45,8 @@ const (
 	least = 50
 	// step is how many more a second are sent after a sight in which nobody was late for those that were, or an eighth more.
 	step = 20
-	// first is how many are sent in a second at first beside others.
-	first = 1000
+	// first is how many are sent in a second at first beside others. They become twice as many after each sight until somebody was late.
+	first = 100
 	// most is how many are as good as no bound.
 	most = 20_000
 )
@@ -125,14 +126,17 @@ func (s setting) next(seen sight, took time.Duration, least float64) setting {
 		s.usual += (tenth - s.usual) / 16
 	}
 	if s.rate == 0 {
-		s.rate = first
+		s.rate, s.eager = first, true
 	}
 	switch {
 	case unknown && sent > least: // how late they are by themselves is seen first
 		s.rate = least
 	case tenth > s.usual+max(s.usual/4, time.Millisecond/10):
-		s.rate = max(least, min(s.rate, sent)/2)
-	case sent >= s.rate*0.8: // else more is of no use yet
+		s.rate, s.eager = max(least, min(s.rate, sent)/2), false
+	case sent < s.rate*0.8: // more is of no use yet
+	case s.eager:
+		s.rate *= 2
+	default:
 		s.rate += max(step, s.rate/8)
 	}
 	s.rate = min(max(s.rate, least), most)
