@@ -48,6 +48,8 @@ type Delivery struct {
 	// Uncounted is how many of the attempts before this one the schedule does not count: those that were probes, and those
 	// from before a job sent the delivery again.
 	Uncounted int
+	// Deferred is how often an attempt was put off, since nobody has answered at the receiver's host for a while.
+	Deferred int
 	// Sequence is the event's in EVENTS: the order in which events were accepted. It is set for ordered webhooks alone.
 	Sequence uint64
 	// MatchedThrough is a sequence in EVENTS up to which every event was matched before this one was, of a delivery for an ordered
@@ -62,6 +64,8 @@ type Delivery struct {
 	Early   bool
 	AskedAt time.Time // when somebody asked for this one attempt by hand; zero: the schedule asks for it
 	AskedBy string    // who did, by the name of the key; may be empty
+	// Asked says that somebody asked for an attempt of the schedule before its time: it is not put off again.
+	Asked bool
 	// Replay is the job that asked for this one attempt. What comes of it says nothing of how well the receiver keeps
 	// up with what happens.
 	Replay string
@@ -136,7 +140,11 @@ func (d *Delivery) Message() *nats.Msg {
 // Later makes the message that has this attempt made at the given time (a scheduled message, ADR-51). The server keeps
 // it over restarts; a time that has passed is now.
 func (d *Delivery) Later(at time.Time) *nats.Msg {
-	m := d.message(LaterSubject(d.WebhookID, d.ID), d.ID+"/"+strconv.Itoa(d.Attempt)+"/later")
+	id := d.ID + "/" + strconv.Itoa(d.Attempt) + "/later"
+	if d.Deferred > 0 {
+		id += "/" + strconv.Itoa(d.Deferred)
+	}
+	m := d.message(LaterSubject(d.WebhookID, d.ID), id)
 	m.Header[hdrSchedule] = []string{scheduleAt + at.UTC().Format(time.RFC3339Nano)}
 	m.Header[hdrScheduleTarget] = []string{DeliverySubject(d.WebhookID, Due)}
 	return m
@@ -193,6 +201,7 @@ func (d *Delivery) message(subject, id string) *nats.Msg {
 	f.time("matched-at", d.MatchedAt)
 	f.number("attempt", uint64(d.Attempt))
 	f.number("uncounted", uint64(d.Uncounted))
+	f.number("deferred", uint64(d.Deferred))
 	if !d.Due.IsZero() {
 		f.time("due", d.Due)
 	}
@@ -204,6 +213,7 @@ func (d *Delivery) message(subject, id string) *nats.Msg {
 		f.time("by-hand", d.AskedAt)
 	}
 	f.text("asked-by", d.AskedBy)
+	f.flag("asked", d.Asked)
 	f.text("replay", d.Replay)
 	f.text("cancel", d.Cancel)
 	f.flag("whole-body", d.WholeBody)
@@ -271,6 +281,8 @@ func (d *Delivery) read(h nats.Header) (err error) {
 			d.Attempt, err = parseSmall("attempt", value)
 		case "uncounted":
 			d.Uncounted, err = parseSmall("attempts that are not counted", value)
+		case "deferred":
+			d.Deferred, err = parseSmall("how often it was put off", value)
 		case "due":
 			d.Due, err = parseTime("time when it is due", value)
 		case "early":
@@ -285,6 +297,8 @@ func (d *Delivery) read(h nats.Header) (err error) {
 			d.AskedAt, err = parseTime("time of asking", value)
 		case "asked-by":
 			d.AskedBy = value
+		case "asked":
+			d.Asked = value != ""
 		case "replay":
 			d.Replay = value
 		case "cancel":

@@ -70,7 +70,7 @@ func (l *Log) again(ctx context.Context, known *store.Delivery, a asking) (*nats
 	if t.fires(now) {
 		return nil, nil //nolint:nilnil // the doc says so
 	}
-	if t.AskedBy, t.Replay = a.by, a.replay; a.off {
+	if t.AskedBy, t.Asked, t.Replay = a.by, true, a.replay; a.off {
 		t.AskedAt = a.at // to a webhook that is off goes what is asked for by hand, and nothing else
 	}
 	return t.InsteadOf(t.sequence, now), nil

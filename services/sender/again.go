@@ -17,7 +17,7 @@ func comesAgain(m bus.Message) bool {
 	return err == nil && meta.NumDelivered > 1
 }
 
-// wasMade says whether the attempt that a message asks for was made, or held, by whoever had it before and was killed before he
+// wasMade says whether the attempt that a message asks for was made, held or put off by whoever had it before and was killed before he
 // could answer: then the bus has the same delivery with that attempt or a later one. Made again, it would be followed by a second
 // one of each that is to come. An attempt that somebody asked for is followed by none of its own, and is made.
 //
@@ -59,9 +59,9 @@ func (s *Sender) waitsLater(ctx context.Context, d *contract.Delivery) (bool, er
 	return follows(&later, d) && time.Now().Before(due), nil
 }
 
-// follows says whether a delivery is a later attempt of another, which its schedule asks for.
+// follows says whether a delivery is a later attempt of another, which its schedule asks for, or the same one put off.
 func follows(later, d *contract.Delivery) bool {
-	return later.ID == d.ID && later.Attempt > d.Attempt && !later.ByHand()
+	return later.ID == d.ID && (later.Attempt > d.Attempt || later.Attempt == d.Attempt && later.Deferred > d.Deferred) && !later.ByHand()
 }
 
 // leaveOut answers for an attempt that was made before.

@@ -56,6 +56,11 @@ func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
 		{"the next attempt is held", nil, func(d *contract.Delivery) []*nats.Msg {
 			return []*nats.Msg{next(*d).Hold(0)}
 		}, nil, 0},
+		{"it was put off", nil, func(d *contract.Delivery) []*nats.Msg {
+			off := *d
+			off.Deferred++
+			return []*nats.Msg{off.Later(time.Now().Add(time.Hour))}
+		}, nil, 1},
 		{"it is held itself", nil, func(d *contract.Delivery) []*nats.Msg { return []*nats.Msg{d.Hold(0)} }, nil, 0},
 		{"another delivery is held", nil, func(d *contract.Delivery) []*nats.Msg {
 			other := next(*d)

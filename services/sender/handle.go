@@ -53,7 +53,7 @@ func (s *Sender) take(ctx context.Context, m bus.Message) {
 	}
 	j := &job{d: d, m: m, header: m.Headers()}
 	if j.w = s.known(&d); j.w != nil && d.Cancel == "" && !comesAgain(m) {
-		s.route(j)
+		s.route(ctx, j)
 		return
 	}
 	s.aside(ctx, func() { // asking takes a while
@@ -79,7 +79,7 @@ func (s *Sender) take(ctx context.Context, m bus.Message) {
 			return
 		}
 		j.w = w
-		s.route(j)
+		s.route(ctx, j)
 	})
 }
 
@@ -114,8 +114,8 @@ func fate(d *contract.Delivery, w *webhook.Webhook) (cancel, hold string) {
 	return "", ""
 }
 
-// route takes a delivery into its lane, or has it held.
-func (s *Sender) route(j *job) {
+// route takes a delivery into its lane, or has it held or put off.
+func (s *Sender) route(ctx context.Context, j *job) {
 	_, off := fate(&j.d, j.w)
 	switch {
 	case off != "":
@@ -129,6 +129,10 @@ func (s *Sender) route(j *job) {
 		return
 	case !j.d.Due.IsZero() && comesAgain(j.m): // it was, and whoever had it may have held it
 		s.holder.put(s.lanes.hold(hold{jobs: []*job{j}, why: unfinished, shop: j.d.ShopID, webhookID: j.d.WebhookID}, false))
+		return
+	}
+	if p := s.lanes.putOff(j, time.Now()); p != nil {
+		s.under.Go(func() { s.settle(ctx, j.m, s.putOff(bus.Extract(ctx, j.header), j, p)) })
 		return
 	}
 	if j.straight() {
@@ -328,12 +332,17 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	}
 	// Its timer is set: whoever finds the receiver not well, or back, from now on calls it back, and if somebody has, we do.
 	if r.waits != nil {
-		if why, early := s.lanes.wait(d.WebhookID, *r.waits); early || why != "" {
-			s.aside(ctx, func() { s.callBack(ctx, d.WebhookID, []later{*r.waits}, early) })
-		}
+		s.wait(ctx, d.WebhookID, *r.waits)
 	}
 	s.callAllBack(ctx, back)
 	return r, nil
+}
+
+// wait remembers a delivery whose timer is set, or has it called back.
+func (s *Sender) wait(ctx context.Context, webhookID string, d later) {
+	if why, early := s.lanes.wait(webhookID, d); early || why != "" {
+		s.aside(ctx, func() { s.callBack(ctx, webhookID, []later{d}, early) })
+	}
 }
 
 // goesOn says whether an attempt that a job asked for is followed by the webhook's schedule. Where order matters it is not: what
@@ -360,8 +369,8 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, uncounted bo
 	}
 	next := j.d
 	next.Attempt++
-	next.AskedAt, next.AskedBy, next.Replay = time.Time{}, "", "" // they asked for this one
-	next.OffRevision = 0                                          // it was held, and is no longer
+	next.AskedAt, next.AskedBy, next.Asked, next.Replay = time.Time{}, "", false, "" // they asked for this one
+	next.OffRevision = 0                                                             // it was held, and is no longer
 	early := next.Early
 	next.Early = false
 	if uncounted {

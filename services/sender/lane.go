@@ -34,7 +34,7 @@ type job struct {
 
 // straight says that the delivery has not waited for anything but those before it: how late it is tells how busy all are.
 func (j *job) straight() bool {
-	return j.from == nil && j.d.Attempt == 1 && !j.d.ByHand() && !j.d.Bulk && j.w.Delay == 0
+	return j.from == nil && j.d.Attempt == 1 && j.d.Deferred == 0 && !j.d.ByHand() && !j.d.Bulk && j.w.Delay == 0
 }
 
 // size is how much of the memory for what waits the job takes.
@@ -42,21 +42,22 @@ func (j *job) size() int { return len(j.d.Data) + 1024 }
 
 // lane is one webhook's part of the sender. It exists while anything goes on in it.
 type lane struct {
-	id      string
-	busy    int    // exchanges under way
-	queue   []*job // waits for the lane, in order
-	held    bool   // what comes is held, and not taken
-	why     string // it holds
-	unwell  bool   // because its receiver is not well
-	health  health
-	failing []later       // failed since the last success, and waiting for their time; none while the lane holds
-	host    *host         // where its receiver is; nil: it has always answered
-	waits   bool          // is in the host's lanes
-	pace    *rate.Limiter // nil: no limit
-	took    time.Duration // what an exchange takes with this receiver
-	used    time.Time
-	ready   bool // in lanes.ready
-	waking  bool // a timer will pump it
+	id         string
+	busy       int    // exchanges under way
+	queue      []*job // waits for the lane, in order
+	held       bool   // what comes is held, and not taken
+	why        string // it holds
+	unwell     bool   // because its receiver is not well
+	health     health
+	failing    []later       // failed since the last success, or put off, and waiting for their time; none while the lane holds
+	host       *host         // where its receiver is; nil: it has always answered
+	waits      bool          // is in the host's lanes
+	puttingOff int           // deliveries that will be among failing
+	pace       *rate.Limiter // nil: no limit
+	took       time.Duration // what an exchange takes with this receiver
+	used       time.Time
+	ready      bool // in lanes.ready
+	waking     bool // a timer will pump it
 }
 
 // lanes are all lanes that are not idle. A delivery goes through when its webhook's lane has a place for it and the
@@ -471,7 +472,7 @@ func (l *lanes) forget(now time.Time) {
 		before := len(ln.failing)
 		ln.failing = slices.DeleteFunc(ln.failing, func(d later) bool { return now.Sub(d.due) > idleAfter }) // another sender had it
 		l.failing -= before - len(ln.failing)
-		idle := ln.busy == 0 && len(ln.queue) == 0 && len(ln.failing) == 0 && !ln.held && !ln.waking
+		idle := ln.busy == 0 && ln.puttingOff == 0 && len(ln.queue) == 0 && len(ln.failing) == 0 && !ln.held && !ln.waking
 		if idle && (ln.health.failures == 0 && now.Sub(ln.used) > time.Minute || now.Sub(ln.used) > idleAfter) {
 			delete(l.all, id)
 		}

@@ -8,17 +8,21 @@ import (
 	"shopbell.dev/pkg/contract"
 )
 
-// later is what is remembered of a delivery that has failed and waits for its next attempt: enough to find its timer.
+// later is what is remembered of a delivery that has failed, or was put off, and waits for its next attempt: enough to find its timer.
 type later struct {
 	deliveryID    string
 	attempt       int
 	due, accepted time.Time
-	unanswered    bool
-	began         time.Time // the attempt that failed
+	unanswered    bool      // its host did not answer
+	putOff        bool      // it was not tried, since its host had not answered others
+	began         time.Time // the attempt that failed, or when it was put off
 }
 
 func laterOf(d *contract.Delivery, x *exchange) later {
-	return later{strings.Clone(d.ID), d.Attempt, d.Due, d.AcceptedAt, x.unanswered(), x.began} // the id alone, and not the header that it is a part of
+	return later{
+		deliveryID: strings.Clone(d.ID), // the id alone, and not the header that it is a part of
+		attempt:    d.Attempt, due: d.Due, accepted: d.AcceptedAt, unanswered: x.unanswered(), began: x.began,
+	}
 }
 
 // wait remembers a delivery whose next attempt waits for its time, so that it can be called back when its receiver turns

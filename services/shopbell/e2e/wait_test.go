@@ -140,3 +140,42 @@ func TestHeld_OneAloneIsCancelledOrSentByHand(t *testing.T) {
 		h.awaitEvent(t, "blomster", ids[1], allAre("delivered", 1))
 	})
 }
+
+// Nobody listens: two are tried, and what comes after them waits for what comes of that. It is sent by hand all the same, or cancelled.
+func TestHeld_WhatWaitsForItsHostIsCancelledOrSentByHand(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, h *house) {
+		h.newWebhook(t, "blomster", "http://"+freeAddress(t)+"/hook", policy("3600s"))
+		publish := func() string {
+			return h.publish(t, "blomster", `{"type":"order.created","data":{}}`)[0].ID
+		}
+		for range 2 {
+			h.awaitEvent(t, "blomster", publish(), allAre("retrying", 1))
+		}
+		putOff := func(e event) error {
+			if !strings.Contains(e.Story.String(), "because nobody behind http://") {
+				return errors.New("it does not wait for its host")
+			}
+			return nil
+		}
+		sent, cancelled := publish(), publish()
+		at := func(id string) string {
+			return "/v1/shops/blomster/deliveries/" + h.awaitEvent(t, "blomster", id, putOff).Story.Deliveries[0].ID
+		}
+		get[struct{}](t, h, "POST", at(sent)+":resend", `{}`)
+		h.awaitEvent(t, "blomster", sent, func(e event) error {
+			for _, l := range e.Story.Lines {
+				if strings.HasPrefix(l.Text, "attempt ") && !strings.Contains(l.Text, "before it was due") { // it is no probe
+					return nil
+				}
+			}
+			return errors.New("it was not tried")
+		})
+		eventually(t, logTimeout, "it can be cancelled", func() error { // but for the moment in which it is a probe
+			if a := h.call(t, "POST", at(cancelled)+":cancel", `{}`); a.code != http.StatusOK {
+				return fmt.Errorf("it answers %d %s", a.code, a.body)
+			}
+			return nil
+		})
+		h.awaitEvent(t, "blomster", cancelled, allAre("cancelled", 1)).Story.says(t, "held for", "cancelled by hand")
+	})
+}

@@ -1,0 +1,134 @@
+package sender
+
+import (
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/webhook"
+)
+
+// Two were tried, and the next attempt is in an hour. What comes then is not tried, and there when the host is.
+func TestSender_WhatComesForASilentHostWaitsWithoutAnAttempt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var up atomic.Bool
+	in := count(t, func(w http.ResponseWriter, _, _ int) int {
+		if up.Load() {
+			return 0
+		}
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_ = c.Close() // nobody answers
+		}
+		panic(http.ErrAbortHandler)
+	})
+	b.start(t, few())
+	b.put(t, governed("wh_1", in.url, inAnHour()))
+	all := numbered("wh_1", 6)
+	waiting := func() int {
+		b.sender.lanes.mu.Lock()
+		defer b.sender.lanes.mu.Unlock()
+		return b.sender.lanes.failing
+	}
+	b.send(t, all[:2])
+	eventually(t, "two wait for their next attempt", func() bool { return waiting() == 2 })
+	b.send(t, all[2:5])
+	putOff := map[string]bool{}
+	eventually(t, "what came after them is held", func() bool {
+		for _, r := range b.records(t, 2) {
+			if c := r.GetChange(); c.GetStatus() == held {
+				if putOff[c.GetDeliveryId()] = true; !strings.Contains(c.GetReason(), "nobody behind "+in.url) {
+					t.Fatalf("it is held because %q", c.GetReason())
+				}
+			}
+		}
+		return len(putOff) == 3
+	})
+	asked := *all[5]
+	asked.Asked = true
+	before := in.requests.Load()
+	b.publish(t, asked.Message())
+	eventually(t, "what somebody asked for is tried", func() bool { return in.requests.Load() > before })
+	up.Store(true)
+	wantAll(t, in, 6)
+	b.empty(t)
+	tried := map[string]int{}
+	for _, r := range b.records(t, 6) {
+		if a := r.GetAttempt(); a != nil {
+			if tried[a.GetDeliveryId()]++; putOff[a.GetDeliveryId()] && (a.GetStatus() != delivered || a.GetAttempt().GetNumber() != 1) {
+				t.Errorf("%s was put off, and attempt %d has it %s", a.GetDeliveryId(), a.GetAttempt().GetNumber(), a.GetStatus())
+			}
+		}
+	}
+	for _, d := range all[2:5] {
+		if tried[d.ID] != 1 || !putOff[d.ID] {
+			t.Errorf("%s was tried %d times and put off %t, want once, when the host was back", d.ID, tried[d.ID], putOff[d.ID])
+		}
+	}
+}
+
+func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
+	t.Parallel()
+	const url = "https://one.example/in"
+	now := time.Now()
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	nobody := &exchange{class: "connect"}
+	due := now.Add(time.Minute)
+	for _, row := range []struct {
+		name   string
+		change func(l *lanes, ln *lane, j *job)
+		want   bool
+	}{
+		{"its webhook's attempt will tell", func(*lanes, *lane, *job) {}, true},
+		{"which is being made", func(_ *lanes, ln *lane, _ *job) { ln.failing[0].due = ago(4 * time.Second) }, true},
+		{"it was made long ago, by somebody else", func(_ *lanes, ln *lane, _ *job) { ln.failing[0].due = ago(7 * time.Second) }, false},
+		{"it is this very one", func(_ *lanes, _ *lane, j *job) { j.d.ID = "first" }, false},
+		{"what waits was put off itself", func(_ *lanes, ln *lane, _ *job) { ln.failing[0].putOff = true }, false},
+		{"what waits was answered", func(_ *lanes, ln *lane, _ *job) { ln.failing[0].unanswered = false }, false},
+		{"nothing waits", func(_ *lanes, ln *lane, _ *job) { ln.failing = nil }, false},
+		{"many wait", func(_ *lanes, ln *lane, _ *job) {
+			for len(ln.failing) < maxPutOff {
+				ln.failing = append(ln.failing, ln.failing[0])
+			}
+		}, false},
+		{"many will wait", func(_ *lanes, ln *lane, _ *job) { ln.puttingOff = maxPutOff - 1 }, false},
+		{"no more can be remembered", func(l *lanes, _ *lane, _ *job) { l.failing = maxFailing }, false},
+		{"the lane holds", func(_ *lanes, ln *lane, _ *job) { ln.held = true }, false},
+		{"its receiver lives elsewhere now", func(_ *lanes, _ *lane, j *job) { j.w.URL = "https://two.example/in" }, false},
+		{"the host has answered lately", func(_ *lanes, ln *lane, _ *job) { ln.host.answer = ago(lately / 2) }, false},
+		{"it may have been by chance", func(_ *lanes, ln *lane, _ *job) { ln.host.silent = 1 }, false},
+		{"somebody asked for it", func(_ *lanes, _ *lane, j *job) { j.d.Asked = true }, false},
+		{"by hand", func(_ *lanes, _ *lane, j *job) { j.d.AskedAt = now }, false},
+		{"it is a probe", func(_ *lanes, _ *lane, j *job) { j.d.Early = true }, false},
+		{"it has waited for too long", func(_ *lanes, _ *lane, j *job) { j.d.MatchedAt = ago(2 * time.Hour) }, false},
+		{"its attempts are promised", func(_ *lanes, _ *lane, j *job) { j.w.Rules.Policy.Breaker = profile.Breaker{} }, false},
+	} {
+		l := newLanes(8, func() int { return 1 })
+		for range 2 {
+			l.heard(l.of("wh_1"), url, nobody, ago(time.Minute))
+		}
+		l.wait("wh_1", later{deliveryID: "first", due: due, unanswered: true, began: ago(time.Minute)})
+		j := &job{d: contract.Delivery{ID: "second", WebhookID: "wh_1", Attempt: 1, MatchedAt: now}, w: &webhook.Webhook{URL: url, Rules: &webhook.Rules{
+			Policy: profile.Policy{Timeout: 5 * time.Second, RetrySchedule: []time.Duration{time.Minute}, Breaker: profile.Breaker{Failures: 10}},
+		}}}
+		row.change(l, l.all["wh_1"], j)
+		got := l.putOff(j, now)
+		if (got != nil) != row.want {
+			t.Errorf("%s: it is put off: %+v, want %t", row.name, got, row.want)
+		}
+		if got != nil && (got.host != "https://one.example" || !got.since.Equal(ago(time.Minute)) || got.until.Before(now)) {
+			t.Errorf("%s: it is put off because of %+v", row.name, got)
+		}
+	}
+	l := newLanes(8, func() int { return 1 })
+	if l.putOff(&job{d: contract.Delivery{WebhookID: "wh_1"}, w: &webhook.Webhook{URL: url, Rules: &webhook.Rules{Policy: profile.Policy{
+		RetrySchedule: []time.Duration{time.Minute}, Breaker: profile.Breaker{Failures: 10},
+	}}}}, now) != nil {
+		t.Error("a delivery is put off of whose webhook nothing is known")
+	}
+}
