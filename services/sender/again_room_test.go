@@ -145,6 +145,7 @@ func TestSender_WhatWasHeldAndSentMeanwhileIsNotHeldAgain(t *testing.T) {
 			d.Attempt, d.Due = 2, time.Now().Add(row.due)
 			b.publish(t, d.Message())
 			taken := b.taken(t)
+			handedOut := time.Now()
 			b.start(t, few())
 			if row.held {
 				b.publish(t, d.Hold(sequence(taken)))
@@ -159,6 +160,9 @@ func TestSender_WhatWasHeldAndSentMeanwhileIsNotHeldAgain(t *testing.T) {
 			last := ""
 			for _, r := range b.records(t, 1) {
 				last = r.GetChange().GetStatus() + r.GetAttempt().GetStatus()
+				if last == held && r.GetAt().AsTime().After(handedOut) {
+					t.Errorf("it is told to be held since %s, when it lay on the bus at %s: what came of it between the two would count for nothing", r.GetAt().AsTime(), handedOut)
+				}
 			}
 			if last != delivered {
 				t.Errorf("the last that is told of it is %q", last)

@@ -96,6 +96,18 @@ func (s *Sender) aside(ctx context.Context, do func()) {
 	})
 }
 
+// soon is aside for what nobody waits for: whoever asks goes on at once, and it is done when it has its turn.
+func (s *Sender) soon(ctx context.Context, do func()) {
+	s.under.Go(func() {
+		select {
+		case s.asides <- struct{}{}:
+			defer func() { <-s.asides }()
+			do()
+		case <-ctx.Done():
+		}
+	})
+}
+
 const wasDeleted = "the webhook was deleted"
 
 // fate says what becomes of a delivery whatever its receiver would answer: that it is cancelled, or held until its
@@ -341,7 +353,7 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 // wait remembers a delivery whose timer is set, or has it called back.
 func (s *Sender) wait(ctx context.Context, webhookID string, d later) {
 	if why, early := s.lanes.wait(webhookID, d); early || why != "" {
-		s.aside(ctx, func() { s.callBack(ctx, webhookID, []later{d}, early) })
+		s.soon(ctx, func() { s.callBack(ctx, webhookID, []later{d}, early) })
 	}
 }
 

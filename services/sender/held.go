@@ -119,11 +119,11 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 			s.laneChanged(what.webhookID) // its deliveries come again; it goes on holding only if it is entered as doing so
 		case err != nil:
 		case what.off:
-			s.aside(ctx, func() { s.lookAgain(ctx, &what.jobs[0].d) })
+			s.soon(ctx, func() { s.lookAgain(ctx, &what.jobs[0].d) })
 		default:
 			s.keep(ctx, what)
 			if len(what.called) > 0 {
-				s.aside(ctx, func() { s.callBack(ctx, what.webhookID, what.called, false) })
+				s.soon(ctx, func() { s.callBack(ctx, what.webhookID, what.called, false) })
 			}
 		}
 	}
@@ -137,6 +137,9 @@ func (s *Sender) holdAgain(ctx context.Context, j *job, why string) error {
 	m := j.d.Hold(sequence(j.m))
 	bus.Inject(ctx, m)
 	told := changeOf(&j.d, held, why)
+	if meta, err := j.m.Metadata(); err == nil {
+		told.At = timestamppb.New(meta.Timestamp) // since then it has waited; what came of it meanwhile is later, also if nothing of that is left on the bus
+	}
 	acks, err := s.behind.PublishAcks(ctx, m)
 	if err != nil {
 		return err

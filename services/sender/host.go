@@ -183,6 +183,6 @@ func (s *Sender) probeHosts(ctx, hard context.Context) {
 // callAllBack has deliveries sent early.
 func (s *Sender) callAllBack(ctx context.Context, all []called) {
 	for _, c := range all {
-		s.aside(ctx, func() { s.callBack(ctx, c.webhookID, c.waits, true) })
+		s.soon(ctx, func() { s.callBack(ctx, c.webhookID, c.waits, true) })
 	}
 }

@@ -293,15 +293,17 @@ func (t *team) kill() {
 	}
 }
 
-// lying are the deliveries that lie on the bus for somebody to send, all but those that wait for a timer: the numbers of the
-// attempts to make, and 0 where it is held. It is twice on the bus when who was killed had it held, and not yet said so.
+// lying are the deliveries that lie on the bus for somebody to send, all but those that only wait for a timer: the numbers of the
+// attempts to make, and 0 where it is held, or was put off and waits for that attempt as well. It is twice on the bus when who was killed had it held or
+// put off, and not yet said so.
 func lying(ctx context.Context, b *bus.Bus) (map[string][]int, error) {
 	ids := map[string][]int{}
 	places := [][2]string{{contract.Held, contract.HeldSubjects}}
-	for _, subjects := range contract.ComingSubjects() {
+	for _, subjects := range contract.WaitingSubjects() { // timers are the last
 		places = append(places, [2]string{contract.Deliveries, subjects})
 	}
-	for _, at := range places {
+	for i, at := range places {
+		timers := i == len(places)-1
 		for next, more := uint64(1), true; more; {
 			var batch []bus.Stored
 			var err error
@@ -314,7 +316,10 @@ func lying(ctx context.Context, b *bus.Bus) (map[string][]int, error) {
 				if err != nil {
 					return nil, err
 				}
-				if at[0] == contract.Held {
+				if timers && !slices.Contains(ids[d.ID], d.Attempt) {
+					continue // it waits for a later attempt
+				}
+				if timers || at[0] == contract.Held {
 					d.Attempt = 0
 				}
 				ids[d.ID] = append(ids[d.ID], d.Attempt)
