@@ -32,11 +32,7 @@ func TestSender_SendsWhatWaitsWhenItsReceiverIsBack(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, inAnHour()))
 	all := numbered("wh_1", 5)
 	b.send(t, all[:4])
-	eventually(t, "four wait for their time", func() bool {
-		b.sender.lanes.mu.Lock()
-		defer b.sender.lanes.mu.Unlock()
-		return b.sender.lanes.failing == 4
-	})
+	eventually(t, "four wait for their time", func() bool { return b.waiting() == 4 })
 	down.Store(false)
 	b.send(t, all[4:])
 	wantAll(t, in, 5)

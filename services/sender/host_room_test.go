@@ -15,6 +15,21 @@ import (
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
+// nobodyAnswers closes a connection on which a request came. It does not return.
+func nobodyAnswers(w http.ResponseWriter) int {
+	if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		_ = c.Close()
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// waiting is how many deliveries are remembered that wait for a later attempt.
+func (b *bundle) waiting() int {
+	b.sender.lanes.mu.Lock()
+	defer b.sender.lanes.mu.Unlock()
+	return b.sender.lanes.failing
+}
+
 // One event each, whose next attempt is in an hour: that the host is back is seen by the probes that are made meanwhile.
 func TestSender_SendsWhatWaitsWhenTheHostIsBack(t *testing.T) {
 	t.Parallel()
@@ -28,11 +43,7 @@ func TestSender_SendsWhatWaitsWhenTheHostIsBack(t *testing.T) {
 		case up.Load():
 			return 0
 		}
-		c, _, err := http.NewResponseController(w).Hijack()
-		if err == nil {
-			_ = c.Close() // nobody answers
-		}
-		panic(http.ErrAbortHandler)
+		return nobodyAnswers(w)
 	})
 	b.start(t, few())
 	of := func(i int) *busv1.WebhookState {
@@ -42,16 +53,11 @@ func TestSender_SendsWhatWaitsWhenTheHostIsBack(t *testing.T) {
 		b.put(t, of(i))
 	}
 	send := func(webhook int) { b.send(t, numbered(fmt.Sprint("wh_", webhook), webhook+1)[webhook:]) }
-	waiting := func() int {
-		b.sender.lanes.mu.Lock()
-		defer b.sender.lanes.mu.Unlock()
-		return b.sender.lanes.failing
-	}
 	send(webhooks)
-	eventually(t, "one was answered 500", func() bool { return waiting() == 1 })
+	eventually(t, "one was answered 500", func() bool { return b.waiting() == 1 })
 	off := webhooks + 1 // its owner switches it off, and may switch it on again before the delivery is due
 	send(off)
-	eventually(t, "one was not answered", func() bool { return waiting() == 2 })
+	eventually(t, "one was not answered", func() bool { return b.waiting() == 2 })
 	switched, why := of(off), "by its owner"
 	switched.Webhook.Status, switched.Webhook.DisabledReason = webhook.Disabled, &why
 	b.put(t, switched)

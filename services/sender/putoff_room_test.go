@@ -21,22 +21,13 @@ func TestSender_WhatComesForASilentHostWaitsWithoutAnAttempt(t *testing.T) {
 		if up.Load() {
 			return 0
 		}
-		c, _, err := http.NewResponseController(w).Hijack()
-		if err == nil {
-			_ = c.Close() // nobody answers
-		}
-		panic(http.ErrAbortHandler)
+		return nobodyAnswers(w)
 	})
 	b.start(t, few())
 	b.put(t, governed("wh_1", in.url, inAnHour()))
 	all := numbered("wh_1", 6)
-	waiting := func() int {
-		b.sender.lanes.mu.Lock()
-		defer b.sender.lanes.mu.Unlock()
-		return b.sender.lanes.failing
-	}
 	b.send(t, all[:2])
-	eventually(t, "two wait for their next attempt", func() bool { return waiting() == 2 })
+	eventually(t, "two wait for their next attempt", func() bool { return b.waiting() == 2 })
 	b.send(t, all[2:5])
 	putOff := map[string]bool{}
 	eventually(t, "what came after them is held", func() bool {
