@@ -13,14 +13,19 @@ type putOff struct {
 	since, until time.Time // nobody has answered there; the attempt waits
 }
 
+// leastPutOff is how long a delivery is put off at least, if the repeat is not made before. One that has waited for longer is put off for as
+// long as it has waited and no more: a sender that is started anew knows nothing of it, and should not find it much later.
+const leastPutOff = time.Minute
+
 // maxPutOff is how many deliveries of a webhook may wait for a later attempt before others are put off no more: they are attempted,
 // so that the lane holds if they fail.
 const maxPutOff = 8
 
 // putOff says whether a delivery is not to be attempted now, since nobody has answered at its receiver's host lately, its own webhook's
 // attempts among them, one of which is to be repeated: it waits until it is known what came of that, unless the host, which is probed,
-// answers before; wasPutOff follows. Nil: it is to be attempted, as is what somebody asked for, what has been on its way for as long as the webhook's whole
-// schedule, and what could not be remembered. So a receiver that is away costs the attempts of one delivery, however many wait.
+// answers before. Then wasPutOff follows. Nil: it is to be attempted, as is what somebody asked for, what has been on its way for as long
+// as the webhook's whole schedule, and what could not be remembered. So a receiver that is away costs the attempts of one delivery,
+// however many wait.
 func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	rules := j.w.Policy
 	if j.d.ByHand() || j.d.Asked || j.d.Early || !rules.Breaks() || now.Sub(j.d.MatchedAt) > rules.Patience() {
@@ -46,6 +51,9 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	if until.IsZero() {
 		return nil
 	}
+	if longest := now.Add(max(leastPutOff, now.Sub(j.d.MatchedAt))); until.After(longest) {
+		until = longest
+	}
 	ln.puttingOff++
 	return &putOff{hostOf(j.w.URL), h.since, until}
 }
@@ -63,7 +71,7 @@ func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 	now := time.Now()
 	d := j.d
 	d.Deferred++
-	why := fmt.Sprintf("nobody behind %s has answered since %s; it is sent when somebody does, and looked at again after the webhook's next attempt, at %s",
+	why := fmt.Sprintf("nobody behind %s has answered since %s; it is sent when somebody does, and looked at again at %s",
 		p.host, clock(p.since), clock(p.until))
 	if err := s.publish(ctx, s.records.WriteCalmly, changeOf(&d, held, why), d.Later(p.until)); err != nil {
 		return err

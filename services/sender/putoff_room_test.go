@@ -70,6 +70,11 @@ func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	nobody := &exchange{class: "connect"}
 	due := now.Add(time.Minute)
+	waiting := func(since time.Time) *job {
+		return &job{d: contract.Delivery{ID: "second", WebhookID: "wh_1", Attempt: 1, MatchedAt: since}, w: &webhook.Webhook{URL: url, Rules: &webhook.Rules{
+			Policy: profile.Policy{Timeout: 5 * time.Second, RetrySchedule: []time.Duration{time.Minute}, Breaker: profile.Breaker{Failures: 10}},
+		}}}
+	}
 	for _, row := range []struct {
 		name   string
 		change func(l *lanes, ln *lane, j *job)
@@ -104,9 +109,7 @@ func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
 			l.heard(l.of("wh_1"), url, nobody, ago(time.Minute))
 		}
 		l.wait("wh_1", later{deliveryID: "first", due: due, unanswered: true, began: ago(time.Minute)})
-		j := &job{d: contract.Delivery{ID: "second", WebhookID: "wh_1", Attempt: 1, MatchedAt: now}, w: &webhook.Webhook{URL: url, Rules: &webhook.Rules{
-			Policy: profile.Policy{Timeout: 5 * time.Second, RetrySchedule: []time.Duration{time.Minute}, Breaker: profile.Breaker{Failures: 10}},
-		}}}
+		j := waiting(now)
 		row.change(l, l.all["wh_1"], j)
 		got := l.putOff(j, now)
 		if (got != nil) != row.want {
@@ -116,10 +119,19 @@ func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
 			t.Errorf("%s: it is put off because of %+v", row.name, got)
 		}
 	}
+	for waited, want := range map[time.Duration]time.Duration{0: leastPutOff, 10 * time.Minute: 10 * time.Minute, 50 * time.Minute: 31*time.Minute + 6*time.Second} {
+		l := newLanes(8, func() int { return 1 })
+		for range 2 {
+			l.heard(l.of("wh_1"), url, nobody, ago(time.Minute))
+		}
+		l.wait("wh_1", later{deliveryID: "first", due: now.Add(31 * time.Minute), unanswered: true, began: ago(time.Minute)})
+		got := l.putOff(waiting(ago(waited)), now)
+		if got == nil || !got.until.Equal(now.Add(want)) {
+			t.Errorf("what has waited for %s is put off: %+v, want for %s", waited, got, want)
+		}
+	}
 	l := newLanes(8, func() int { return 1 })
-	if l.putOff(&job{d: contract.Delivery{WebhookID: "wh_1"}, w: &webhook.Webhook{URL: url, Rules: &webhook.Rules{Policy: profile.Policy{
-		RetrySchedule: []time.Duration{time.Minute}, Breaker: profile.Breaker{Failures: 10},
-	}}}}, now) != nil {
+	if l.putOff(waiting(now), now) != nil {
 		t.Error("a delivery is put off of whose webhook nothing is known")
 	}
 }
