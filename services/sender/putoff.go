@@ -34,7 +34,7 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.all[j.d.WebhookID]
-	if ln == nil || ln.held || len(ln.failing)+ln.puttingOff >= maxPutOff || l.failing >= maxFailing {
+	if ln == nil || ln.held || l.failing >= maxFailing {
 		return nil
 	}
 	h := l.hosts[hostOf(j.w.URL)]
@@ -42,13 +42,18 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 		return nil
 	}
 	var until time.Time
+	others := ln.puttingOff
 	for _, d := range ln.failing {
+		if d.deliveryID == j.d.ID { // it was put off before
+			continue
+		}
+		others++
 		known := d.due.Add(rules.Timeout + soonDue)
-		if d.unanswered && !d.putOff && d.deliveryID != j.d.ID && known.After(now) && (until.IsZero() || known.Before(until)) {
+		if d.unanswered && !d.putOff && known.After(now) && (until.IsZero() || known.Before(until)) {
 			until = known
 		}
 	}
-	if until.IsZero() {
+	if until.IsZero() || others >= maxPutOff {
 		return nil
 	}
 	if longest := now.Add(max(leastPutOff, now.Sub(j.d.MatchedAt))); until.After(longest) {

@@ -92,6 +92,11 @@ func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
 				ln.failing = append(ln.failing, ln.failing[0])
 			}
 		}, false},
+		{"it is one of many", func(_ *lanes, ln *lane, j *job) {
+			for len(ln.failing) < maxPutOff {
+				ln.failing = append(ln.failing, later{deliveryID: j.d.ID, due: now, putOff: true, unanswered: true})
+			}
+		}, true},
 		{"many will wait", func(_ *lanes, ln *lane, _ *job) { ln.puttingOff = maxPutOff - 1 }, false},
 		{"no more can be remembered", func(l *lanes, _ *lane, _ *job) { l.failing = maxFailing }, false},
 		{"the lane holds", func(_ *lanes, ln *lane, _ *job) { ln.held = true }, false},
