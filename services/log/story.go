@@ -156,8 +156,8 @@ func (t *teller) outcome(webhookID, status, reason string, attempts int32) strin
 	switch status {
 	case "delivered":
 		return "delivered to " + webhook + because(": ", reason)
-	case "held":
-		return "held for " + webhook + because(" because ", reason)
+	case "held", "delayed":
+		return status + " for " + webhook + because(" because ", reason)
 	case "failed":
 		switch {
 		case strings.HasPrefix(reason, "given up"):

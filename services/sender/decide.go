@@ -7,10 +7,11 @@ import (
 	"shopbell.dev/pkg/profile"
 )
 
-// The statuses of a delivery that an attempt can leave behind.
+// The statuses that a sender gives a delivery.
 const (
 	delivered = "delivered"
 	retrying  = "retrying"
+	delayed   = "delayed"
 	failed    = "failed"
 	held      = "held"
 	cancelled = "cancelled"

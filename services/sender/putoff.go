@@ -70,7 +70,8 @@ func (l *lanes) wasPutOff(webhookID string) {
 	l.of(webhookID).puttingOff--
 }
 
-// putOff publishes that a delivery is put off, and its timer.
+// putOff publishes that a delivery is put off, and its timer. It is delayed and not held: it lies where whoever cancels what waits for its
+// time finds it.
 func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 	defer s.lanes.wasPutOff(j.d.WebhookID)
 	now := time.Now()
@@ -78,10 +79,9 @@ func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 	d.Deferred++
 	why := fmt.Sprintf("nobody behind %s has answered since %s; it is sent when somebody does, and looked at again at %s",
 		p.host, clock(p.since), clock(p.until))
-	if err := s.publish(ctx, s.records.WriteCalmly, changeOf(&d, held, why), d.Later(p.until)); err != nil {
+	if err := s.publish(ctx, s.records.WriteCalmly, changeOf(&d, delayed, why), d.Later(p.until)); err != nil {
 		return err
 	}
-	s.heldTotal.Inc()
 	s.wait(ctx, d.WebhookID, later{
 		deliveryID: strings.Clone(d.ID), attempt: d.Attempt, due: p.until, accepted: d.AcceptedAt, unanswered: true, putOff: true, began: now,
 	})

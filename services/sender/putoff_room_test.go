@@ -30,11 +30,11 @@ func TestSender_WhatComesForASilentHostWaitsWithoutAnAttempt(t *testing.T) {
 	eventually(t, "two wait for their next attempt", func() bool { return b.waiting() == 2 })
 	b.send(t, all[2:5])
 	putOff := map[string]bool{}
-	eventually(t, "what came after them is held", func() bool {
+	eventually(t, "what came after them waits", func() bool {
 		for _, r := range b.records(t, 2) {
-			if c := r.GetChange(); c.GetStatus() == held {
+			if c := r.GetChange(); c.GetStatus() == delayed {
 				if putOff[c.GetDeliveryId()] = true; !strings.Contains(c.GetReason(), "nobody behind "+in.url) {
-					t.Fatalf("it is held because %q", c.GetReason())
+					t.Fatalf("it waits because %q", c.GetReason())
 				}
 			}
 		}

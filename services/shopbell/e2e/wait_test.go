@@ -142,7 +142,7 @@ func TestHeld_OneAloneIsCancelledOrSentByHand(t *testing.T) {
 }
 
 // Nobody listens: two are tried, and what comes after them waits for what comes of that. It is sent by hand all the same, or cancelled.
-func TestHeld_WhatWaitsForItsHostIsCancelledOrSentByHand(t *testing.T) {
+func TestWaiting_WhatWaitsForItsHostIsCancelledOrSentByHand(t *testing.T) {
 	inBothWays(t, nil, func(t *testing.T, h *house) {
 		h.newWebhook(t, "blomster", "http://"+freeAddress(t)+"/hook", policy("3600s"))
 		publish := func() string {
@@ -176,6 +176,6 @@ func TestHeld_WhatWaitsForItsHostIsCancelledOrSentByHand(t *testing.T) {
 			}
 			return nil
 		})
-		h.awaitEvent(t, "blomster", cancelled, allAre("cancelled", 1)).Story.says(t, "held for", "cancelled by hand")
+		h.awaitEvent(t, "blomster", cancelled, allAre("cancelled", 1)).Story.says(t, "delayed for", "cancelled by hand")
 	})
 }
