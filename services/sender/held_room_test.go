@@ -160,7 +160,10 @@ func TestSender_HoldsWhileAReceiverIsDownAndSendsInOrderWhenItIsBack(t *testing.
 	b.start(t, few())
 	one := int32(1)
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
-	b.send(t, numbered("wh_1", 100))
+	all := numbered("wh_1", 100)
+	b.send(t, all[:10])
+	eventually(t, "those that tell are held", func() bool { return len(b.stored(t, contract.Held)) == 10 }) // called back, in front of the others
+	b.send(t, all[10:])
 	eventually(t, "all are held", func() bool { return len(b.stored(t, contract.Deliveries)) == 0 && b.sender.register.count() == 1 })
 	if got := in.requests.Load(); got < 10 || got > 20 {
 		t.Errorf("%d attempts were made at a receiver that is down, want the ten that tell, and a few probes", got)

@@ -12,6 +12,8 @@ import (
 type host struct {
 	silent  int       // attempts in a row that nobody answered
 	since   time.Time // the first of them
+	spread  int       // how many webhooks they were of
+	tried   time.Time // the latest attempt of one of other webhooks, when it was away for all
 	answer  time.Time // the latest
 	back    time.Time // the latest that came when it was away
 	used    time.Time // the latest attempt
@@ -47,6 +49,26 @@ func (x *exchange) unanswered() bool {
 // away says that nobody has answered at the host lately, more than once.
 func (h *host) away(now time.Time) bool { return h.silent > 1 && now.Sub(h.answer) > lately }
 
+// many is how many webhooks must have been of those that nobody answered for a host to be away for all. One that hangs says nothing of its
+// neighbour, nor do a few.
+const many = 10
+
+// oneIn is how often a host that is away for all is tried for a webhook for which it was not, beside its probes.
+const oneIn = 5 * time.Second
+
+// awayForAll says that nobody has answered at the host lately, whoever's receiver it was, and that this has been seen just now. Once in a
+// while it says no, so that somebody sees.
+func (h *host) awayForAll(now time.Time) bool {
+	if h.spread < many || !h.away(now) {
+		return false
+	}
+	if now.Sub(h.tried) < oneIn {
+		return true
+	}
+	h.tried = now
+	return false
+}
+
 // callTwo is how many webhooks are called back for each answer of a host that was away: two, so that they double with each answer for
 // as long as it answers, and stop when it does not.
 const callTwo = 2
@@ -70,9 +92,12 @@ func (l *lanes) heard(ln *lane, target string, x *exchange, now time.Time) (back
 	ln.host, h.used = h, now
 	if unanswered {
 		if h.silent == 0 {
-			h.since, h.probe = now, now.Add(firstProbe)
+			h.since, h.probe, h.spread = now, now.Add(firstProbe), 0
 		}
-		h.silent++
+		if h.silent++; !ln.silent.Equal(h.since) {
+			ln.silent = h.since
+			h.spread++
+		}
 		h.calling = h.calling && !h.away(now)
 		return nil
 	}

@@ -51,6 +51,7 @@ type lane struct {
 	health     health
 	failing    []later       // failed since the last success, or put off, and waiting for their time; none while the lane holds
 	host       *host         // where its receiver is; nil: it has always answered
+	silent     time.Time     // since when nobody answered there, this receiver neither; zero: never
 	waits      bool          // is in the host's lanes
 	puttingOff int           // deliveries that will be among failing
 	pace       *rate.Limiter // nil: no limit
@@ -306,7 +307,7 @@ func quartile(of, value time.Duration) time.Duration {
 
 // note takes the result of an attempt into the lane's health, and says why the receiver is not well, or nothing. Then the
 // lane holds from now on, with what was in its queue and, before that, what waits for a later attempt. When the receiver is found to
-// be well after it was away, or its host to answer, note gives what waits, to be sent early. An attempt that was sent early and that
+// be well after it was away, or its host to answer, note gives what waits, to be sent early; what was put off also when it was not. An attempt that was sent early and that
 // nobody answered says no more of the receiver than is known: else probing its host would have the lane hold.
 func (l *lanes) note(j *job, x *exchange, v verdict, early bool) (why string, back []called) {
 	l.mu.Lock()
@@ -320,11 +321,13 @@ func (l *lanes) note(j *job, x *exchange, v verdict, early bool) (why string, ba
 	back = l.heard(ln, j.w.URL, x, now)
 	if v.status == delivered {
 		waits := l.recall(ln, all)
-		if wasAway { // else they wait for their time
+		if wasAway {
 			ln.health.back = now
-			if len(waits) > 0 {
-				back = append(back, called{ln.id, waits})
-			}
+		} else { // what failed waits for its time
+			waits = slices.DeleteFunc(waits, func(d later) bool { return !d.putOff })
+		}
+		if len(waits) > 0 {
+			back = append(back, called{ln.id, waits})
 		}
 	}
 	if why != "" {

@@ -11,6 +11,7 @@ import (
 type putOff struct {
 	host         string
 	since, until time.Time // nobody has answered there; the attempt waits
+	decided      time.Time
 }
 
 // leastPutOff is how long a delivery is put off at least, if the repeat is not made before. One that has waited for longer is put off for as
@@ -21,11 +22,11 @@ const leastPutOff = time.Minute
 // so that the lane holds if they fail.
 const maxPutOff = 8
 
-// putOff says whether a delivery is not to be attempted now, since nobody has answered at its receiver's host lately, its own webhook's
-// attempts among them, one of which is to be repeated: it waits until it is known what came of that, unless the host, which is probed,
-// answers before. Then wasPutOff follows. Nil: it is to be attempted, as is what somebody asked for, what has been on its way for as long
-// as the webhook's whole schedule, and what could not be remembered. So a receiver that is away costs the attempts of one delivery,
-// however many wait.
+// putOff says whether a delivery is not to be attempted now, since nobody has answered at its receiver's host lately. Where its own webhook
+// was not answered there, and has an attempt to repeat, it waits until it is known what came of that; where the host is away for all, it
+// waits for its probes, if it has not been tried yet itself. Both are sent when the host answers. Then wasPutOff follows. Nil: it is to be
+// attempted, as is what somebody asked for, what has been on its way for as long as the webhook's whole schedule, and what could not be
+// remembered. So a receiver that is away costs the attempts of one delivery, however many wait, and a host that is costs few more than its probes.
 func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	rules := j.w.Policy
 	if j.d.ByHand() || j.d.Asked || j.d.Early || !rules.Breaks() || now.Sub(j.d.MatchedAt) > rules.Patience() {
@@ -33,34 +34,51 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ln := l.all[j.d.WebhookID]
-	if ln == nil || ln.held || l.failing >= maxFailing {
+	if len(l.hosts) == 0 || l.failing >= maxFailing {
 		return nil
 	}
 	h := l.hosts[hostOf(j.w.URL)]
-	if h == nil || h != ln.host || !h.away(now) {
+	if h == nil || !h.away(now) {
 		return nil
 	}
-	var until time.Time
-	others := ln.puttingOff
+	ln := l.of(j.d.WebhookID)
+	if ln.held || ln.host != nil && ln.host != h {
+		return nil
+	}
+	until, others := ln.awaited(j, now)
+	if others >= maxPutOff {
+		return nil
+	}
+	longest := now.Add(max(leastPutOff, now.Sub(j.d.MatchedAt)))
+	if until.IsZero() {
+		if j.d.Counted() > 1 || !h.awayForAll(now) {
+			return nil
+		}
+		until = longest
+	}
+	if until.After(longest) {
+		until = longest
+	}
+	ln.host = h
+	ln.puttingOff++
+	return &putOff{hostOf(j.w.URL), h.since, until, now}
+}
+
+// awaited says when it is known what comes of an attempt of another delivery that nobody answered and that is to be repeated, and how many
+// others wait. A zero time: there is none. It is called with the lanes' lock.
+func (ln *lane) awaited(j *job, now time.Time) (until time.Time, others int) {
+	others = ln.puttingOff
 	for _, d := range ln.failing {
 		if d.deliveryID == j.d.ID { // it was put off before
 			continue
 		}
 		others++
-		known := d.due.Add(rules.Timeout + soonDue)
+		known := d.due.Add(j.w.Policy.Timeout + soonDue)
 		if d.unanswered && !d.putOff && known.After(now) && (until.IsZero() || known.Before(until)) {
 			until = known
 		}
 	}
-	if until.IsZero() || others >= maxPutOff {
-		return nil
-	}
-	if longest := now.Add(max(leastPutOff, now.Sub(j.d.MatchedAt))); until.After(longest) {
-		until = longest
-	}
-	ln.puttingOff++
-	return &putOff{hostOf(j.w.URL), h.since, until}
+	return until, others
 }
 
 // wasPutOff is told that what was to be put off is, or could not be.
@@ -74,7 +92,6 @@ func (l *lanes) wasPutOff(webhookID string) {
 // time finds it.
 func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 	defer s.lanes.wasPutOff(j.d.WebhookID)
-	now := time.Now()
 	d := j.d
 	d.Deferred++
 	why := fmt.Sprintf("nobody behind %s has answered since %s; it is sent when somebody does, and looked at again at %s",
@@ -83,7 +100,7 @@ func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 		return err
 	}
 	s.wait(ctx, d.WebhookID, later{
-		deliveryID: strings.Clone(d.ID), attempt: d.Attempt, due: p.until, accepted: d.AcceptedAt, unanswered: true, putOff: true, began: now,
+		deliveryID: strings.Clone(d.ID), attempt: d.Attempt, due: p.until, accepted: d.AcceptedAt, unanswered: true, putOff: true, began: p.decided,
 	})
 	return nil
 }

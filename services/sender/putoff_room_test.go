@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -138,5 +139,79 @@ func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
 	l := newLanes(8, func() int { return 1 })
 	if l.putOff(waiting(now), now) != nil {
 		t.Error("a delivery is put off of whose webhook nothing is known")
+	}
+}
+
+// Many webhooks were tried, and none was answered. The next has not been tried yet.
+func TestLanes_PutOffWhatComesForAHostThatIsAwayForAll(t *testing.T) {
+	t.Parallel()
+	const url = "https://one.example/in"
+	now := time.Now()
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	nobody, answers := &exchange{class: "timeout"}, &exchange{code: 404}
+	for _, row := range []struct {
+		name   string
+		change func(l *lanes, h *host, j *job)
+		want   bool
+	}{
+		{"nobody was answered", func(*lanes, *host, *job) {}, true},
+		{"it was put off before", func(l *lanes, h *host, j *job) {
+			l.of(j.d.WebhookID).host = h
+			l.wait(j.d.WebhookID, later{deliveryID: j.d.ID, due: now, unanswered: true, putOff: true, began: now})
+		}, true},
+		{"another was", func(l *lanes, h *host, j *job) {
+			l.of(j.d.WebhookID).host = h
+			l.wait(j.d.WebhookID, later{deliveryID: "first", due: now, unanswered: true, putOff: true, began: now})
+		}, true},
+		{"nobody has looked lately", func(_ *lanes, h *host, _ *job) { h.tried = ago(oneIn + time.Second) }, false},
+		{"few were tried", func(_ *lanes, h *host, _ *job) { h.spread = many - 1 }, false},
+		{"somebody was answered lately", func(_ *lanes, h *host, _ *job) { h.answer = ago(lately / 2) }, false},
+		{"somebody is answered", func(l *lanes, _ *host, _ *job) { l.heard(l.of("wh_0"), url, answers, now) }, false},
+		{"somebody was, and nobody has been since", func(l *lanes, _ *host, _ *job) {
+			l.heard(l.of("wh_0"), url, answers, ago(20*time.Second))
+			for range 2 * many {
+				l.heard(l.of("wh_0"), url, nobody, ago(10*time.Second))
+			}
+		}, false},
+		{"it failed itself", func(_ *lanes, _ *host, j *job) { j.d.Attempt = 2 }, false},
+		{"it was a probe", func(_ *lanes, _ *host, j *job) { j.d.Attempt, j.d.Uncounted = 2, 1 }, true},
+		{"its receiver lived elsewhere before", func(l *lanes, _ *host, j *job) { l.of(j.d.WebhookID).host = &host{} }, false},
+		{"it has waited for too long", func(_ *lanes, _ *host, j *job) { j.d.MatchedAt = ago(2 * time.Hour) }, false},
+	} {
+		l := newLanes(8, func() int { return 1 })
+		for i := range many {
+			for range 2 { // which count once
+				l.heard(l.of(fmt.Sprint("wh_", i)), url, nobody, ago(time.Minute))
+			}
+		}
+		j := &job{d: contract.Delivery{ID: "newcomer", WebhookID: "wh_new", Attempt: 1, MatchedAt: now}, w: &webhook.Webhook{URL: url, Rules: &webhook.Rules{
+			Policy: profile.Policy{Timeout: 5 * time.Second, RetrySchedule: []time.Duration{time.Minute}, Breaker: profile.Breaker{Failures: 10}},
+		}}}
+		h := l.hosts["https://one.example"]
+		if h.awayForAll(now) {
+			t.Fatalf("%s: nobody looks whether the host is back", row.name)
+		}
+		row.change(l, h, j)
+		got := l.putOff(j, now)
+		if (got != nil) != row.want {
+			t.Errorf("%s: it is put off: %+v, want %t", row.name, got, row.want)
+		}
+		if got != nil && (!got.until.Equal(now.Add(leastPutOff)) || l.all["wh_new"].host != h) {
+			t.Errorf("%s: it is put off until %s, and its lane knows its host: %t", row.name, got.until, l.all["wh_new"].host == h)
+		}
+	}
+}
+
+// One that failed waits for its time when another is delivered. What was put off waits for nothing more.
+func TestLanes_CallBackWhatWasPutOffWhenItsReceiverTakesAnother(t *testing.T) {
+	t.Parallel()
+	l := newLanes(8, func() int { return 1 })
+	now := time.Now()
+	l.wait("wh_1", later{deliveryID: "failed", due: now.Add(time.Hour), began: now})
+	l.wait("wh_1", later{deliveryID: "put off", due: now.Add(time.Minute), unanswered: true, putOff: true, began: now})
+	j := &job{d: contract.Delivery{ID: "taken", WebhookID: "wh_1"}, w: &webhook.Webhook{URL: "https://one.example/in", Rules: &webhook.Rules{}}}
+	_, back := l.note(j, &exchange{code: 200}, verdict{status: delivered}, false)
+	if len(back) != 1 || len(back[0].waits) != 1 || back[0].waits[0].deliveryID != "put off" {
+		t.Errorf("called back are %+v, want what was put off", back)
 	}
 }
