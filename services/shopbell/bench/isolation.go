@@ -69,8 +69,8 @@ func isolation(args []string) (err error) {
 	}()
 	lab := &lab{program: *shopbell, profile: *profile, dir: dir, length: size.length, apart: size.apart}
 	wanted := func(n int) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), fmt.Sprint(n)) }
-	fmt.Printf("Loads of %s, each beside the same load without the receivers that are not well, whose events nobody wants then; the most memory in\n"+
-		"each half of it.\n\n", size.length)
+	fmt.Printf("Loads of %s, each beside the same load without the receivers that are not well, whose events nobody wants then, and beside the same with well ones\n"+
+		"in their place; the most memory in each half of it.\n\n", size.length)
 	fmt.Printf("%-64s %9s %9s %9s %9s %10s %7s %9s %9s\n", "", "healthy/s", "p50", "p99", "p99.9", "at the bad", "CPU", "1st half", "2nd half")
 	for i, t := range trials(*size) {
 		if !wanted(i + 1) {
@@ -149,18 +149,38 @@ type lab struct {
 	runs                  int
 }
 
-// compare runs a trial without its bad receivers and with them.
+// cast says what the receivers of a run are that a trial has as not well.
+type cast int
+
+const (
+	absent    cast = iota // what would go to them nobody wants
+	wellToo               // as the others: what comes for them costs what it costs, and nothing goes wrong
+	asTheyAre             // not well
+)
+
+// compare runs a trial without its bad receivers, with them, and, where something goes to them meanwhile, with well ones in their place.
 func (l *lab) compare(ctx context.Context, number int, t trial, args []string) error {
-	without, err := l.run(ctx, fmt.Sprintf("%d. without the bad", number), number, t, false, args)
+	without, err := l.run(ctx, fmt.Sprintf("%d. without the bad", number), number, t, absent, args)
 	if err != nil {
 		return err
 	}
-	with, err := l.run(ctx, fmt.Sprintf("%d. %s", number, t.name), number, t, true, args)
+	beside := func(what string, latency []time.Duration) string {
+		times := func(q float64) float64 { return float64(quantile(latency, q)) / float64(quantile(without, q)) }
+		return fmt.Sprintf("   %s to without: p50 %.2f, p99 %.2f", what, times(0.5), times(0.99))
+	}
+	with, err := l.run(ctx, fmt.Sprintf("%d. %s", number, t.name), number, t, asTheyAre, args)
 	if err != nil {
 		return err
 	}
-	times := func(q float64) float64 { return float64(quantile(with, q)) / float64(quantile(without, q)) }
-	fmt.Printf("   with the bad to without (the bar is 1.25): p50 %.2f, p99 %.2f\n\n", times(0.5), times(0.99))
+	fmt.Println(beside("with the bad", with) + " (the bar is 1.25)")
+	if t.before == 0 {
+		well, err := l.run(ctx, fmt.Sprintf("%d. the same, and all are well", number), number, t, wellToo, args)
+		if err != nil {
+			return err
+		}
+		fmt.Println(beside("with well ones in their place", well))
+	}
+	fmt.Println()
 	return nil
 }
 
@@ -213,7 +233,7 @@ func register(ctx context.Context, s *serve, good, bad *site, manners []manner, 
 }
 
 // run runs a trial once, prints its line, and gives how long the deliveries took to those that are well.
-func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bool, args []string) (latency []time.Duration, err error) {
+func (l *lab) run(ctx context.Context, title string, number int, t trial, bad cast, args []string) (latency []time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, where, err := l.open(ctx, len(t.webhooks))
@@ -227,13 +247,13 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 	}
 	defer n.end()
 	others.apart = l.apart
-	if !bad {
+	if bad == absent {
 		others = nil
 	}
 	if err := register(ctx, s, where, others, t.webhooks, t.policy); err != nil {
 		return nil, err
 	}
-	if bad && t.before > 0 {
+	if bad == asTheyAre && t.before > 0 {
 		if err := l.hold(ctx, s, n, t); err != nil {
 			return nil, err
 		}
@@ -246,7 +266,10 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 	s.profiling(profileOn)
 	began := time.Now()
 	var publishing errgroup.Group
-	if bad {
+	switch bad {
+	case wellToo:
+		_, err = n.tell(ctx, tellWell)
+	case asTheyAre:
 		for at, what := range t.at {
 			tell := func() error { _, err := n.tell(ctx, what); return err }
 			if at == 0 {
@@ -320,7 +343,7 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad bo
 	if missing > 0 {
 		fmt.Printf("   %d deliveries to receivers that are well did not arrive\n", missing)
 	}
-	if bad && t.settle > 0 {
+	if bad == asTheyAre && t.settle > 0 {
 		err = l.settle(ctx, n, t, seen.Published)
 	}
 	return latency, err

@@ -37,7 +37,8 @@ const (
 	tellRefuse = "refuse" // its receivers answer 503 from now on
 	tellBegin  = "begin"  // they are as their trial has them
 	tellDie    = "die"    // those that can be dead are
-	tellMend   = "mend"   // all are well
+	tellMend   = "mend"   // all are well again
+	tellWell   = "well"   // all are well from the beginning
 	tellPour   = "pour"   // begin to publish what goes to them
 	tellCount  = "count"  // say what they have seen
 )
@@ -176,6 +177,8 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	case tellDie:
 		h.site.die()
+	case tellWell:
+		h.behave(func(manner) manner { return well })
 	case tellMend:
 		h.behave(func(manner) manner { return well })
 		err = h.site.live(context.WithoutCancel(r.Context()))
