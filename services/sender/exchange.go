@@ -30,6 +30,7 @@ type exchange struct {
 	began      time.Time
 	duration   time.Duration
 	timings    *shopbellv1.Timings
+	reached    bool // there was a connection to the receiver
 	request    http.Header
 	code       int // 0: no answer
 	response   http.Header
@@ -49,6 +50,7 @@ func do(ctx context.Context, c *client, target string, h http.Header, body []byt
 	ctx, cancel := context.WithDeadline(ctx, v.deadline)
 	defer cancel()
 	resp, err := v.send(ctx, target, h, body)
+	x.reached = v.reached
 	if err == nil && time.Now().After(v.deadline) { // the answer won a race against the clock that it had lost
 		_ = resp.Body.Close()
 		err = context.DeadlineExceeded
@@ -95,6 +97,7 @@ type visit struct {
 	clock    stopwatch
 	dials    atomic.Int32
 	on       *connection
+	reached  bool // it was given one
 	late     bool // on had been closed to make room when the exchange was given it
 }
 
@@ -127,6 +130,7 @@ type requestError struct{ error }
 // given is told which connection the exchange has. It is told again when the transport tries another one.
 func (v *visit) given(info httptrace.GotConnInfo) {
 	v.end()
+	v.reached = true
 	if c := beneath(info.Conn); c != nil {
 		if v.late = !v.client.connections.begin(c, v.limit); !v.late {
 			v.on = c

@@ -220,6 +220,10 @@ func TestDo_SaysWhyThereIsNoAnswer(t *testing.T) {
 			if x.class != row.class || !strings.Contains(x.problem, row.problem) || x.code != 0 {
 				t.Errorf("code %d, %s: %s\nwant 0, %s: %s", x.code, x.class, x.problem, row.class, row.problem)
 			}
+			shut := row.class == "dns" || row.class == "tls" || row.class == "blocked_address" || row.name == "nothing listens" || row.name == "the TLS handshake hangs"
+			if x.reached == shut {
+				t.Errorf("there was a connection: %t", x.reached)
+			}
 			if strings.Contains(x.problem, "s3cret") || strings.Contains(x.problem, "/hooks") {
 				t.Errorf("the URL is in %q", x.problem)
 			}

@@ -10,16 +10,17 @@ import (
 // host is what the receivers of several webhooks may have in common. One that does not answer is away for all of them, and so is back
 // for all once it answers any. Only those that did not answer are known.
 type host struct {
-	silent  int       // attempts in a row that nobody answered
-	since   time.Time // the first of them
-	spread  int       // how many webhooks they were of
-	tried   time.Time // the latest attempt of one of other webhooks, when it was away for all
-	answer  time.Time // the latest
-	back    time.Time // the latest that came when it was away
-	used    time.Time // the latest attempt
-	probe   time.Time // when it is to be probed
-	calling bool      // it was away, and those that wait for it are called back with each answer
-	lanes   []*lane   // have deliveries that nobody answered, and that wait for a later attempt
+	silent    int       // attempts in a row that nobody answered
+	since     time.Time // the first of them
+	shut      int       // webhooks in a row for which no connection could be made
+	shutSince time.Time // the first of them
+	tried     time.Time // the latest attempt for another one, when it was shut to all
+	answer    time.Time // the latest
+	back      time.Time // the latest that came when it was away
+	used      time.Time // the latest attempt
+	probe     time.Time // when it is to be probed
+	calling   bool      // it was away, and those that wait for it are called back with each answer
+	lanes     []*lane   // have deliveries that nobody answered, and that wait for a later attempt
 }
 
 // called is deliveries of a webhook that are called back.
@@ -49,17 +50,17 @@ func (x *exchange) unanswered() bool {
 // away says that nobody has answered at the host lately, more than once.
 func (h *host) away(now time.Time) bool { return h.silent > 1 && now.Sub(h.answer) > lately }
 
-// many is how many webhooks must have been of those that nobody answered for a host to be away for all. One that hangs says nothing of its
-// neighbour, nor do a few.
+// many is how many webhooks in a row no connection could be made for when a host counts as shut to all.
 const many = 10
 
-// oneIn is how often a host that is away for all is tried for a webhook for which it was not, beside its probes.
+// oneIn is how often one that is shut to all is tried for a webhook for which it was not, beside its probes.
 const oneIn = 5 * time.Second
 
-// awayForAll says that nobody has answered at the host lately, whoever's receiver it was, and that this has been seen just now. Once in a
-// while it says no, so that somebody sees.
-func (h *host) awayForAll(now time.Time) bool {
-	if h.spread < many || !h.away(now) {
+// shutToAll says that nobody could connect to the host lately, whoever's receiver it was, and that this has been seen just now. Once in a
+// while it says no, so that somebody sees. One who does connect and hangs, or is cut off, says nothing of his neighbour's receiver: a shop
+// could have another's wait that way.
+func (h *host) shutToAll(now time.Time) bool {
+	if h.shut < many || !h.away(now) {
 		return false
 	}
 	if now.Sub(h.tried) < oneIn {
@@ -92,11 +93,16 @@ func (l *lanes) heard(ln *lane, target string, x *exchange, now time.Time) (back
 	ln.host, h.used = h, now
 	if unanswered {
 		if h.silent == 0 {
-			h.since, h.probe, h.spread = now, now.Add(firstProbe), 0
+			h.since, h.probe = now, now.Add(firstProbe)
 		}
-		if h.silent++; !ln.silent.Equal(h.since) {
-			ln.silent = h.since
-			h.spread++
+		h.silent++
+		switch {
+		case x.reached:
+			h.shut = 0
+		case h.shut == 0:
+			h.shut, h.shutSince, ln.shut = 1, now, now
+		case !ln.shut.Equal(h.shutSince):
+			h.shut, ln.shut = h.shut+1, h.shutSince
 		}
 		h.calling = h.calling && !h.away(now)
 		return nil
@@ -104,7 +110,7 @@ func (l *lanes) heard(ln *lane, target string, x *exchange, now time.Time) (back
 	if h.away(now) {
 		h.calling, h.back = true, now
 	}
-	h.silent, h.answer = 0, now
+	h.silent, h.shut, h.answer = 0, 0, now
 	for h.calling && len(back) < callTwo {
 		other := h.next()
 		if other == nil {

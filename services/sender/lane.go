@@ -51,7 +51,7 @@ type lane struct {
 	health     health
 	failing    []later       // failed since the last success, or put off, and waiting for their time; none while the lane holds
 	host       *host         // where its receiver is; nil: it has always answered
-	silent     time.Time     // since when nobody answered there, this receiver neither; zero: never
+	shut       time.Time     // is among the webhooks in a row that could not connect there, which began then
 	waits      bool          // is in the host's lanes
 	puttingOff int           // deliveries that will be among failing
 	pace       *rate.Limiter // nil: no limit

@@ -23,7 +23,7 @@ const leastPutOff = time.Minute
 const maxPutOff = 8
 
 // putOff says whether a delivery is not to be attempted now, since nobody has answered at its receiver's host lately. Where its own webhook
-// was not answered there, and has an attempt to repeat, it waits until it is known what came of that; where the host is away for all, it
+// was not answered there, and has an attempt to repeat, it waits until it is known what came of that; where the host is shut to all, it
 // waits for its probes, if it has not been tried yet itself. Both are sent when the host answers. Then wasPutOff follows. Nil: it is to be
 // attempted, as is what somebody asked for, what has been on its way for as long as the webhook's whole schedule, and what could not be
 // remembered. So a receiver that is away costs the attempts of one delivery, however many wait, and a host that is costs few more than its probes.
@@ -51,7 +51,7 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	}
 	longest := now.Add(max(leastPutOff, now.Sub(j.d.MatchedAt)))
 	if until.IsZero() {
-		if j.d.Counted() > 1 || !h.awayForAll(now) {
+		if j.d.Counted() > 1 || !h.shutToAll(now) {
 			return nil
 		}
 		until = longest

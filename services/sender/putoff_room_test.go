@@ -2,6 +2,7 @@ package sender
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -61,6 +62,61 @@ func TestSender_WhatComesForASilentHostWaitsWithoutAnAttempt(t *testing.T) {
 		if tried[d.ID] != 1 || !putOff[d.ID] {
 			t.Errorf("%s was tried %d times and put off %t, want once, when the host was back", d.ID, tried[d.ID], putOff[d.ID])
 		}
+	}
+}
+
+// The host refuses connections. Ten webhooks were tried, and others come. All arrive when somebody listens.
+func TestSender_WhatComesForAHostThatIsShutToAllWaitsForItsProbes(t *testing.T) {
+	t.Parallel()
+	const webhooks = many + 20
+	b := setup(t)
+	b.start(t, few())
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	where := l.Addr().String()
+	_ = l.Close()
+	send := func(i int) {
+		id := fmt.Sprint("wh_", i)
+		b.put(t, governed(id, fmt.Sprintf("http://%s/%d", where, i), inAnHour()))
+		b.send(t, numbered(id, 1))
+	}
+	for i := range many {
+		send(i)
+	}
+	eventually(t, "those that tell were tried", func() bool { return b.waiting() >= many })
+	for i := many; i < webhooks; i++ {
+		send(i)
+	}
+	eventually(t, "the others wait, too", func() bool { return b.waiting() >= webhooks-1 }) // one may be a probe just now
+	tried, putOff := 0, 0
+	for _, r := range b.records(t, webhooks) {
+		switch {
+		case r.GetAttempt() != nil:
+			tried++
+		case r.GetChange().GetStatus() == delayed:
+			putOff++
+		}
+	}
+	if tried >= webhooks || putOff < webhooks-many-2 {
+		t.Errorf("%d attempts were made, and %d of the %d others put off; want few more attempts than %d", tried, putOff, webhooks-many, many)
+	}
+	arrived := make(chan string, 2*webhooks)
+	if l, err = lc.Listen(t.Context(), "tcp", where); err != nil {
+		t.Fatal(err)
+	}
+	receiver := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.URL.Path })}
+	t.Cleanup(func() { _ = receiver.Close() })
+	go func() { _ = receiver.Serve(l) }()
+	b.empty(t)
+	got := map[string]bool{}
+	for len(arrived) > 0 {
+		got[<-arrived] = true
+	}
+	if len(got) != webhooks {
+		t.Errorf("%d webhooks have their delivery, want all %d", len(got), webhooks)
 	}
 }
 
@@ -142,19 +198,26 @@ func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
 	}
 }
 
-// Many webhooks were tried, and none was answered. The next has not been tried yet.
-func TestLanes_PutOffWhatComesForAHostThatIsAwayForAll(t *testing.T) {
+// Many webhooks were tried, and no connection could be made for any. The next has not been tried yet.
+func TestLanes_PutOffWhatComesForAHostThatIsShutToAll(t *testing.T) {
 	t.Parallel()
 	const url = "https://one.example/in"
 	now := time.Now()
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	nobody, answers := &exchange{class: "timeout"}, &exchange{code: 404}
+	shut, hangs, answers := &exchange{class: "connect"}, &exchange{class: "timeout", reached: true}, &exchange{code: 404, reached: true}
 	for _, row := range []struct {
 		name   string
 		change func(l *lanes, h *host, j *job)
 		want   bool
 	}{
-		{"nobody was answered", func(*lanes, *host, *job) {}, true},
+		{"nobody could connect", func(*lanes, *host, *job) {}, true},
+		{"somebody could, and was not answered", func(l *lanes, _ *host, _ *job) { l.heard(l.of("wh_0"), url, hangs, now) }, false},
+		{"somebody could before, and now nobody can", func(l *lanes, _ *host, _ *job) {
+			l.heard(l.of("wh_0"), url, hangs, now)
+			for i := range many {
+				l.heard(l.of(fmt.Sprint("wh_", i)), url, shut, now)
+			}
+		}, true},
 		{"it was put off before", func(l *lanes, h *host, j *job) {
 			l.of(j.d.WebhookID).host = h
 			l.wait(j.d.WebhookID, later{deliveryID: j.d.ID, due: now, unanswered: true, putOff: true, began: now})
@@ -164,13 +227,13 @@ func TestLanes_PutOffWhatComesForAHostThatIsAwayForAll(t *testing.T) {
 			l.wait(j.d.WebhookID, later{deliveryID: "first", due: now, unanswered: true, putOff: true, began: now})
 		}, true},
 		{"nobody has looked lately", func(_ *lanes, h *host, _ *job) { h.tried = ago(oneIn + time.Second) }, false},
-		{"few were tried", func(_ *lanes, h *host, _ *job) { h.spread = many - 1 }, false},
+		{"few were tried", func(_ *lanes, h *host, _ *job) { h.shut = many - 1 }, false},
 		{"somebody was answered lately", func(_ *lanes, h *host, _ *job) { h.answer = ago(lately / 2) }, false},
 		{"somebody is answered", func(l *lanes, _ *host, _ *job) { l.heard(l.of("wh_0"), url, answers, now) }, false},
-		{"somebody was, and nobody has been since", func(l *lanes, _ *host, _ *job) {
+		{"somebody was, and one could not connect since", func(l *lanes, _ *host, _ *job) {
 			l.heard(l.of("wh_0"), url, answers, ago(20*time.Second))
 			for range 2 * many {
-				l.heard(l.of("wh_0"), url, nobody, ago(10*time.Second))
+				l.heard(l.of("wh_0"), url, shut, ago(10*time.Second))
 			}
 		}, false},
 		{"it failed itself", func(_ *lanes, _ *host, j *job) { j.d.Attempt = 2 }, false},
@@ -181,14 +244,14 @@ func TestLanes_PutOffWhatComesForAHostThatIsAwayForAll(t *testing.T) {
 		l := newLanes(8, func() int { return 1 })
 		for i := range many {
 			for range 2 { // which count once
-				l.heard(l.of(fmt.Sprint("wh_", i)), url, nobody, ago(time.Minute))
+				l.heard(l.of(fmt.Sprint("wh_", i)), url, shut, ago(time.Minute))
 			}
 		}
 		j := &job{d: contract.Delivery{ID: "newcomer", WebhookID: "wh_new", Attempt: 1, MatchedAt: now}, w: &webhook.Webhook{URL: url, Rules: &webhook.Rules{
 			Policy: profile.Policy{Timeout: 5 * time.Second, RetrySchedule: []time.Duration{time.Minute}, Breaker: profile.Breaker{Failures: 10}},
 		}}}
 		h := l.hosts["https://one.example"]
-		if h.awayForAll(now) {
+		if h.shutToAll(now) {
 			t.Fatalf("%s: nobody looks whether the host is back", row.name)
 		}
 		row.change(l, h, j)
