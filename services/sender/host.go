@@ -192,8 +192,8 @@ const (
 	hostsAlone  = 1000
 )
 
-// probeHosts probes hosts that are away until ctx ends.
-func (s *Sender) probeHosts(ctx, hard context.Context) {
+// lookAround probes hosts that are away, and counts the exchanges that hang, until ctx ends.
+func (s *Sender) lookAround(ctx, hard context.Context) {
 	const often = 4 // a second
 	tick := time.NewTicker(time.Second / often)
 	defer tick.Stop()
@@ -207,6 +207,7 @@ func (s *Sender) probeHosts(ctx, hard context.Context) {
 				most = hostsAlone
 			}
 			s.callAllBack(hard, s.lanes.probe(now, most/often))
+			s.lanes.lookAtCrowd(now)
 		}
 	}
 }

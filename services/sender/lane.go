@@ -28,6 +28,7 @@ type job struct {
 	header nats.Header // has the trace
 	queued time.Time   // when it began to wait for its lane
 	placed bool        // it has its places; guarded by the lanes' lock
+	under  *underway   // while it has
 
 	late time.Duration // after its event's acceptance it came to its lane; 0: it did not go straight there
 }
@@ -80,6 +81,7 @@ type lanes struct {
 	bytes   int // their size
 	failing int // deliveries that can be called back
 	hosts   map[string]*host
+	crowd   crowd
 	typical time.Duration // what an exchange takes with receivers that are quick
 	closed  bool
 }
@@ -213,7 +215,7 @@ func (l *lanes) begin(ln *lane) bool {
 	l.left(j)
 	ln.busy++
 	l.running++
-	j.placed = true
+	j.placed, j.under = true, l.crowd.begin(j.w.ShopID)
 	l.run(j)
 	return true
 }
@@ -272,6 +274,7 @@ func (l *lanes) done(j *job, took time.Duration) {
 		return
 	}
 	j.placed = false
+	l.crowd.end(j.under)
 	ln := l.of(j.d.WebhookID)
 	ln.busy--
 	l.running--

@@ -11,7 +11,17 @@ import (
 type putOff struct {
 	host         string
 	since, until time.Time // nobody has answered there; the attempt waits
+	hanging      int       // exchanges for which it waits in place of that; 0: it waits for the host
 	decided      time.Time
+}
+
+// why is the sentence for the delivery's story.
+func (p *putOff) why() string {
+	if p.hanging > 0 {
+		return fmt.Sprintf("%d requests of its shop wait for answers that do not come, and its receiver has not been heard of lately, so that it does not take a place that others need; "+
+			"it is looked at again at %s", p.hanging, clock(p.until))
+	}
+	return fmt.Sprintf("nobody behind %s has answered since %s; it is sent when somebody does, and looked at again at %s", p.host, clock(p.since), clock(p.until))
 }
 
 // leastPutOff is how long a delivery is put off at least, if the repeat is not made before. One that has waited for longer is put off for as
@@ -22,18 +32,25 @@ const leastPutOff = time.Minute
 // so that the lane holds if they fail.
 const maxPutOff = 8
 
-// putOff says whether a delivery is not to be attempted now, since nobody has answered at its receiver's host lately. Where its own webhook
+// putOff says whether a delivery is not to be attempted now, since nobody has answered at its receiver's host lately, or since it may hang as
+// too many do. Where its own webhook
 // was not answered there, and has an attempt to repeat, it waits until it is known what came of that; where the host is shut to all, it
 // waits for its probes, if it has not been tried yet itself. Both are sent when the host answers. Then wasPutOff follows. Nil: it is to be
 // attempted, as is what somebody asked for, what has been on its way for as long as the webhook's whole schedule, and what could not be
 // remembered. So a receiver that is away costs the attempts of one delivery, however many wait, and a host that is costs few more than its probes.
 func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	rules := j.w.Policy
-	if j.d.ByHand() || j.d.Asked || j.d.Early || !rules.Breaks() || now.Sub(j.d.MatchedAt) > rules.Patience() {
+	if j.d.ByHand() || j.d.Asked || j.d.Early {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if p := l.makeRoom(j, now); p != nil {
+		return p
+	}
+	if !rules.Breaks() || now.Sub(j.d.MatchedAt) > rules.Patience() {
+		return nil
+	}
 	if len(l.hosts) == 0 || l.failing >= maxFailing {
 		return nil
 	}
@@ -61,7 +78,32 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	}
 	ln.host = h
 	ln.puttingOff++
-	return &putOff{hostOf(j.w.URL), h.since, until, now}
+	return &putOff{host: hostOf(j.w.URL), since: h.since, until: until, decided: now}
+}
+
+// How long a delivery is put off at least to make room for others, and for how long after it was matched that is done at most.
+const (
+	leastRoom = 5 * time.Second
+	mostRoom  = time.Hour
+)
+
+// makeRoom puts a delivery off while many exchanges of its shop hang, if its receiver has taken nothing lately: it may be one more. It is done whatever the
+// webhook's rules are, since it would wait for a place otherwise. It is called with the lock.
+func (l *lanes) makeRoom(j *job, now time.Time) *putOff {
+	hanging := l.crowd.crowded(j.d.ShopID, l.limit)
+	waited := now.Sub(j.d.MatchedAt)
+	if hanging == 0 || waited > mostRoom {
+		return nil
+	}
+	ln := l.of(j.d.WebhookID)
+	if ln.held || ln.health.failures == 0 && now.Sub(ln.health.success) < idleAfter {
+		return nil
+	}
+	if ln.host == nil {
+		ln.host = l.hosts[hostOf(j.w.URL)] // if that is away, its return has this one sent
+	}
+	ln.puttingOff++
+	return &putOff{hanging: hanging, until: now.Add(max(leastRoom, waited)), decided: now}
 }
 
 // awaited says when it is known what comes of an attempt of another delivery that nobody answered and that is to be repeated, and how many
@@ -94,9 +136,7 @@ func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 	defer s.lanes.wasPutOff(j.d.WebhookID)
 	d := j.d
 	d.Deferred++
-	why := fmt.Sprintf("nobody behind %s has answered since %s; it is sent when somebody does, and looked at again at %s",
-		p.host, clock(p.since), clock(p.until))
-	if err := s.publish(ctx, s.records.WriteCalmly, changeOf(&d, delayed, why), d.Later(p.until)); err != nil {
+	if err := s.publish(ctx, s.records.WriteCalmly, changeOf(&d, delayed, p.why()), d.Later(p.until)); err != nil {
 		return err
 	}
 	s.wait(ctx, d.WebhookID, later{

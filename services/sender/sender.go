@@ -199,7 +199,7 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	go func() { defer close(holderGone); s.holder.run(hard, holderEnds) }()
 	var side, listening sync.WaitGroup
 	side.Go(func() { s.register.beat(work) })
-	side.Go(func() { s.probeHosts(work, hard) })
+	side.Go(func() { s.lookAround(work, hard) })
 	for _, stream := range []string{contract.Deliveries, contract.Held} { // what is sent is gone from there
 		side.Go(func() { s.behind.KeepFilled(work, stream) })
 	}
