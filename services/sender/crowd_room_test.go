@@ -7,10 +7,41 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/webhook"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
+
+// Where an exact number of requests is promised, what waits to leave places for others is not sent early to see who is back.
+func TestSender_WhatLeavesPlacesForOthersIsNotCalledBackWhereAttemptsArePromised(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name    string
+		breaker *shopbellv1.Breaker
+		want    int // remembered
+	}{
+		{"its rules have a breaker", nil, 1},
+		{"its attempts are promised", &shopbellv1.Breaker{Failures: proto.Int32(0), HangShare: proto.Float64(0)}, 0},
+	} {
+		b := setup(t)
+		b.start(t, few())
+		b.put(t, governed("wh_1", "http://127.0.0.1:1/", &shopbellv1.Policy{Breaker: row.breaker, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
+		d := numbered("wh_1", 1)[0]
+		j := &job{d: *d, w: b.sender.webhooks.Get(d.ShopID, d.WebhookID)}
+		b.sender.lanes.mu.Lock()
+		b.sender.lanes.of(d.WebhookID).puttingOff++
+		b.sender.lanes.mu.Unlock()
+		if err := b.sender.putOff(t.Context(), j, &putOff{hanging: fewHanging, until: time.Now().Add(time.Hour), decided: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.waiting(); got != row.want || len(b.stored(t, contract.Deliveries)) == 0 {
+			t.Errorf("%s: %d are remembered, want %d, and its timer is set", row.name, got, row.want)
+		}
+	}
+}
 
 // More receivers of one shop hang, with one event each, than the sender has places. Another shop's delivery has one at once.
 func TestSender_ReceiversThatHangLeavePlacesForOthers(t *testing.T) {
@@ -68,22 +99,26 @@ func TestCrowd_IsAShopsOwn(t *testing.T) {
 	now := time.Now()
 	for _, row := range []struct {
 		name   string
-		change func(l *lanes, j *job)
+		change func(l *lanes, j *job, all []*underway)
 		want   bool
 	}{
-		{"many hang", func(*lanes, *job) {}, true},
-		{"they are another shop's", func(_ *lanes, j *job) { j.d.ShopID = "other" }, false},
-		{"its receiver took one lately", func(l *lanes, _ *job) { l.of("wh_1").health.success = now.Add(-time.Minute) }, false},
-		{"it did, and has failed since", func(l *lanes, _ *job) { l.of("wh_1").health = health{failures: 1, success: now.Add(-time.Minute)} }, true},
-		{"it took one long ago", func(l *lanes, _ *job) { l.of("wh_1").health.success = now.Add(-2 * idleAfter) }, true},
-		{"the lane holds", func(l *lanes, _ *job) { l.of("wh_1").held = true }, false},
-		{"somebody asked for it", func(_ *lanes, j *job) { j.d.Asked = true }, false},
-		{"it has waited for long", func(_ *lanes, j *job) { j.d.MatchedAt = now.Add(-2 * mostRoom) }, false},
-		{"all are answered", func(l *lanes, _ *job) {
-			for _, u := range l.crowd.young {
+		{"many hang", func(*lanes, *job, []*underway) {}, true},
+		{"they are another shop's", func(_ *lanes, j *job, _ []*underway) { j.d.ShopID = "other" }, false},
+		{"its receiver took one lately", func(l *lanes, _ *job, _ []*underway) { l.of("wh_1").health.success = now.Add(-time.Minute) }, false},
+		{"it did, and has failed since", func(l *lanes, _ *job, _ []*underway) {
+			l.of("wh_1").health = health{failures: 1, success: now.Add(-time.Minute)}
+		}, true},
+		{"it took one long ago", func(l *lanes, _ *job, _ []*underway) { l.of("wh_1").health.success = now.Add(-2 * idleAfter) }, true},
+		{"the lane holds", func(l *lanes, _ *job, _ []*underway) { l.of("wh_1").held = true }, false},
+		{"somebody asked for it", func(_ *lanes, j *job, _ []*underway) { j.d.Asked = true }, false},
+		{"it has waited for long", func(_ *lanes, j *job, _ []*underway) { j.d.MatchedAt = now.Add(-2 * mostRoom) }, false},
+		{"all are over", func(l *lanes, _ *job, all []*underway) {
+			for _, u := range all {
 				l.crowd.end(u)
 			}
-			l.crowd.look(now.Add(time.Minute))
+			if l.crowd.hanging != 0 || len(l.crowd.of) != 0 {
+				t.Errorf("%d hang, of %d shops, when all are over", l.crowd.hanging, len(l.crowd.of))
+			}
 		}, false},
 	} {
 		l := newLanes(places, func() int { return 1 })
@@ -96,20 +131,10 @@ func TestCrowd_IsAShopsOwn(t *testing.T) {
 		if p := l.putOff(j, now); p != nil {
 			t.Fatalf("%s: it is put off for what has only begun: %s", row.name, p.why())
 		}
-		if row.name != "all are answered" {
-			l.lookAtCrowd(time.Now().Add(2 * hangsAfter))
-		}
-		row.change(l, j)
+		l.lookAtCrowd(time.Now().Add(2 * hangsAfter))
+		row.change(l, j, all)
 		if p := l.putOff(j, now); (p != nil) != row.want {
 			t.Errorf("%s: it is put off: %v, want %t", row.name, p, row.want)
-		}
-		if row.name == "many hang" {
-			for _, u := range all {
-				l.crowd.end(u)
-			}
-			if l.crowd.hanging != 0 || len(l.crowd.of) != 0 {
-				t.Errorf("%d hang, of %d shops, when all are over", l.crowd.hanging, len(l.crowd.of))
-			}
 		}
 	}
 }

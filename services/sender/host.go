@@ -50,20 +50,20 @@ func (x *exchange) unanswered() bool {
 // away says that nobody has answered at the host lately, more than once.
 func (h *host) away(now time.Time) bool { return h.silent > 1 && now.Sub(h.answer) > lately }
 
-// many is how many webhooks in a row no connection could be made for when a host counts as shut to all.
-const many = 10
+// manyShut is how many webhooks in a row no connection could be made for when a host counts as shut to all.
+const manyShut = 10
 
-// oneIn is how often one that is shut to all is tried for a webhook for which it was not, beside its probes.
-const oneIn = 5 * time.Second
+// triedEvery is how often one that is shut to all is tried for a webhook for which it was not, beside its probes.
+const triedEvery = 5 * time.Second
 
 // shutToAll says that nobody could connect to the host lately, whoever's receiver it was, and that this has been seen just now. Once in a
 // while it says no, so that somebody sees. One who does connect and hangs, or is cut off, says nothing of his neighbour's receiver: a shop
 // could have another's wait that way.
 func (h *host) shutToAll(now time.Time) bool {
-	if h.shut < many || !h.away(now) {
+	if h.shut < manyShut || !h.away(now) {
 		return false
 	}
-	if now.Sub(h.tried) < oneIn {
+	if now.Sub(h.tried) < triedEvery {
 		return true
 	}
 	h.tried = now

@@ -33,11 +33,10 @@ const leastPutOff = time.Minute
 const maxPutOff = 8
 
 // putOff says whether a delivery is not to be attempted now, since nobody has answered at its receiver's host lately, or since it may hang as
-// too many do. Where its own webhook
-// was not answered there, and has an attempt to repeat, it waits until it is known what came of that; where the host is shut to all, it
-// waits for its probes, if it has not been tried yet itself. Both are sent when the host answers. Then wasPutOff follows. Nil: it is to be
-// attempted, as is what somebody asked for, what has been on its way for as long as the webhook's whole schedule, and what could not be
-// remembered. So a receiver that is away costs the attempts of one delivery, however many wait, and a host that is costs few more than its probes.
+// too many do. Where its own webhook was not answered there, and has an attempt to repeat, it waits until it is known what came of that; where
+// the host is shut to all, it waits for its probes, if it has not been tried yet itself. Both are sent when the host answers. Then wasPutOff
+// follows. Nil: it is to be attempted, as is what somebody asked for, what has been on its way for as long as the webhook's whole schedule,
+// and what could not be remembered. So a receiver that is away costs the attempts of one delivery, however many wait, and a host that is costs few more than its probes.
 func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	rules := j.w.Policy
 	if j.d.ByHand() || j.d.Asked || j.d.Early {
@@ -139,9 +138,11 @@ func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 	if err := s.publish(ctx, s.records.WriteCalmly, changeOf(&d, delayed, p.why()), d.Later(p.until)); err != nil {
 		return err
 	}
-	s.wait(ctx, d.WebhookID, later{
-		deliveryID: strings.Clone(d.ID), attempt: d.Attempt, due: p.until, accepted: d.AcceptedAt, unanswered: true, putOff: true, began: p.decided,
-	})
+	if j.w.Policy.Breaks() { // else it has no attempts beside its schedule's, and is not called back
+		s.wait(ctx, d.WebhookID, later{
+			deliveryID: strings.Clone(d.ID), attempt: d.Attempt, due: p.until, accepted: d.AcceptedAt, unanswered: true, putOff: true, began: p.decided,
+		})
+	}
 	return nil
 }
 

@@ -68,7 +68,7 @@ func TestSender_WhatComesForASilentHostWaitsWithoutAnAttempt(t *testing.T) {
 // The host refuses connections. Ten webhooks were tried, and others come. All arrive when somebody listens.
 func TestSender_WhatComesForAHostThatIsShutToAllWaitsForItsProbes(t *testing.T) {
 	t.Parallel()
-	const webhooks = many + 20
+	const webhooks = manyShut + 20
 	b := setup(t)
 	b.start(t, few())
 	var lc net.ListenConfig
@@ -83,11 +83,11 @@ func TestSender_WhatComesForAHostThatIsShutToAllWaitsForItsProbes(t *testing.T) 
 		b.put(t, governed(id, fmt.Sprintf("http://%s/%d", where, i), inAnHour()))
 		b.send(t, numbered(id, 1))
 	}
-	for i := range many {
+	for i := range manyShut {
 		send(i)
 	}
-	eventually(t, "those that tell were tried", func() bool { return b.waiting() >= many })
-	for i := many; i < webhooks; i++ {
+	eventually(t, "those that tell were tried", func() bool { return b.waiting() >= manyShut })
+	for i := manyShut; i < webhooks; i++ {
 		send(i)
 	}
 	eventually(t, "the others wait, too", func() bool { return b.waiting() >= webhooks-1 }) // one may be a probe just now
@@ -100,8 +100,8 @@ func TestSender_WhatComesForAHostThatIsShutToAllWaitsForItsProbes(t *testing.T) 
 			putOff++
 		}
 	}
-	if tried >= webhooks || putOff < webhooks-many-2 {
-		t.Errorf("%d attempts were made, and %d of the %d others put off; want few more attempts than %d", tried, putOff, webhooks-many, many)
+	if tried >= webhooks || putOff < webhooks-manyShut-2 {
+		t.Errorf("%d attempts were made, and %d of the %d others put off; want few more attempts than %d", tried, putOff, webhooks-manyShut, manyShut)
 	}
 	arrived := make(chan string, 2*webhooks)
 	if l, err = lc.Listen(t.Context(), "tcp", where); err != nil {
@@ -214,7 +214,7 @@ func TestLanes_PutOffWhatComesForAHostThatIsShutToAll(t *testing.T) {
 		{"somebody could, and was not answered", func(l *lanes, _ *host, _ *job) { l.heard(l.of("wh_0"), url, hangs, now) }, false},
 		{"somebody could before, and now nobody can", func(l *lanes, _ *host, _ *job) {
 			l.heard(l.of("wh_0"), url, hangs, now)
-			for i := range many {
+			for i := range manyShut {
 				l.heard(l.of(fmt.Sprint("wh_", i)), url, shut, now)
 			}
 		}, true},
@@ -226,13 +226,13 @@ func TestLanes_PutOffWhatComesForAHostThatIsShutToAll(t *testing.T) {
 			l.of(j.d.WebhookID).host = h
 			l.wait(j.d.WebhookID, later{deliveryID: "first", due: now, unanswered: true, putOff: true, began: now})
 		}, true},
-		{"nobody has looked lately", func(_ *lanes, h *host, _ *job) { h.tried = ago(oneIn + time.Second) }, false},
-		{"few were tried", func(_ *lanes, h *host, _ *job) { h.shut = many - 1 }, false},
+		{"nobody has looked lately", func(_ *lanes, h *host, _ *job) { h.tried = ago(triedEvery + time.Second) }, false},
+		{"few were tried", func(_ *lanes, h *host, _ *job) { h.shut = manyShut - 1 }, false},
 		{"somebody was answered lately", func(_ *lanes, h *host, _ *job) { h.answer = ago(lately / 2) }, false},
 		{"somebody is answered", func(l *lanes, _ *host, _ *job) { l.heard(l.of("wh_0"), url, answers, now) }, false},
 		{"somebody was, and one could not connect since", func(l *lanes, _ *host, _ *job) {
 			l.heard(l.of("wh_0"), url, answers, ago(20*time.Second))
-			for range 2 * many {
+			for range 2 * manyShut {
 				l.heard(l.of("wh_0"), url, shut, ago(10*time.Second))
 			}
 		}, false},
@@ -242,7 +242,7 @@ func TestLanes_PutOffWhatComesForAHostThatIsShutToAll(t *testing.T) {
 		{"it has waited for too long", func(_ *lanes, _ *host, j *job) { j.d.MatchedAt = ago(2 * time.Hour) }, false},
 	} {
 		l := newLanes(8, func() int { return 1 })
-		for i := range many {
+		for i := range manyShut {
 			for range 2 { // which count once
 				l.heard(l.of(fmt.Sprint("wh_", i)), url, shut, ago(time.Minute))
 			}

@@ -233,7 +233,7 @@ func register(ctx context.Context, s *serve, good, bad *site, manners []manner, 
 }
 
 // run runs a trial once, prints its line, and gives how long the deliveries took to those that are well.
-func (l *lab) run(ctx context.Context, title string, number int, t trial, bad cast, args []string) (latency []time.Duration, err error) {
+func (l *lab) run(ctx context.Context, title string, number int, t trial, who cast, args []string) (latency []time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, where, err := l.open(ctx, len(t.webhooks))
@@ -247,13 +247,13 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad ca
 	}
 	defer n.end()
 	others.apart = l.apart
-	if bad == absent {
+	if who == absent {
 		others = nil
 	}
 	if err := register(ctx, s, where, others, t.webhooks, t.policy); err != nil {
 		return nil, err
 	}
-	if bad == asTheyAre && t.before > 0 {
+	if who == asTheyAre && t.before > 0 {
 		if err := l.hold(ctx, s, n, t); err != nil {
 			return nil, err
 		}
@@ -266,7 +266,7 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad ca
 	s.profiling(profileOn)
 	began := time.Now()
 	var publishing errgroup.Group
-	switch bad {
+	switch who {
 	case wellToo:
 		_, err = n.tell(ctx, tellWell)
 	case asTheyAre:
@@ -343,7 +343,7 @@ func (l *lab) run(ctx context.Context, title string, number int, t trial, bad ca
 	if missing > 0 {
 		fmt.Printf("   %d deliveries to receivers that are well did not arrive\n", missing)
 	}
-	if bad == asTheyAre && t.settle > 0 {
+	if who == asTheyAre && t.settle > 0 {
 		err = l.settle(ctx, n, t, seen.Published)
 	}
 	return latency, err
