@@ -1,10 +1,8 @@
 package sender
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -16,9 +14,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
-	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -262,210 +258,6 @@ func TestSender_KeepsToTheRateAndTheLimit(t *testing.T) {
 	}
 }
 
-// matcher stands for subscription, with several replicas that overtake each other: it puts what is published to EVENTS
-// into HELD, out of order, and answers for it later. Now and then what is held tells how far events were matched before.
-func (b *bundle) matcher(t *testing.T, webhookID string, key func(number int) string) {
-	t.Helper()
-	matched := b.bus.Matched(time.Millisecond)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		how := bus.Batching{Workers: 4, Size: 16, Linger: time.Millisecond}
-		err := b.bus.Batches(ctx, contract.Matcher, how, func(ctx context.Context, batch []bus.Message) error {
-			through, err := matched.Of(ctx, "demo")
-			if err != nil || rand.IntN(2) == 0 {
-				through = 0
-			}
-			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that the replicas overtake each other
-			for _, i := range rand.Perm(len(batch)) {
-				e, err := contract.ParseEvent(batch[i].Headers(), batch[i].Data())
-				if err != nil {
-					return err
-				}
-				meta, err := batch[i].Metadata()
-				if err != nil {
-					return err
-				}
-				number, _ := strconv.Atoi(string(e.Data))
-				e.Key = key(number)
-				d := contract.Delivery{Event: e, ID: "dlv_" + e.ID, WebhookID: webhookID, MatchedAt: time.Now(), Attempt: 1, Sequence: meta.Sequence.Stream, MatchedThrough: through}
-				if err := b.bus.Publish(ctx, d.Hold(0)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-}
-
-func (b *bundle) accept(t *testing.T, n int) {
-	t.Helper()
-	for i := range n {
-		e := delivery(strconv.Itoa(i), "text/plain").Event
-		e.ID = fmt.Sprintf("evt_%d", i)
-		b.publish(t, e.Message())
-	}
-}
-
-func TestSender_KeepsTheOrderOfEachKey(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	const events, keys = 400, 20
-	var fails sync.Map
-	in := count(t, func(_ http.ResponseWriter, number, _ int) int {
-		time.Sleep(2 * time.Millisecond)                                          // so that keys are under way together
-		if _, again := fails.LoadOrStore(number, true); !again && number%5 == 0 { // a fifth fails at first
-			return 500
-		}
-		return 0
-	})
-	b.start(t, Defaults())
-	ordered := profile.ByKey
-	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{Ordered: &ordered, RetrySchedule: []*durationpb.Duration{durationpb.New(100 * time.Millisecond)}}))
-	b.matcher(t, "wh_1", func(number int) string { return strconv.Itoa(number % keys) })
-	b.accept(t, events)
-	last := map[int]int{}
-	for _, number := range wantAll(t, in, events) {
-		if before, ok := last[number%keys]; ok && before > number {
-			t.Errorf("key %d: %d arrived before %d", number%keys, before, number)
-		}
-		last[number%keys] = number
-	}
-	if in.most.Load() < 2 {
-		t.Error("different keys never went side by side")
-	}
-	b.nothingHeld2(t)
-}
-
-// nothingHeld2 is nothingHeld for a lane in order, which stays with its owner for a while.
-func (b *bundle) nothingHeld2(t *testing.T) {
-	t.Helper()
-	eventually(t, "nothing is held", func() bool { return len(b.stored(t, contract.Held)) == 0 })
-}
-
-func TestSender_StuckDeliveryHoldsBackItsKeyAlone(t *testing.T) {
-	t.Parallel()
-	for _, row := range []struct {
-		whenStuck string
-		want      int // of the key's three
-	}{{profile.GiveUp, 2}, {profile.Block, 0}} {
-		t.Run(row.whenStuck, func(t *testing.T) {
-			t.Parallel()
-			b := setup(t)
-			in := count(t, func(_ http.ResponseWriter, number, _ int) int {
-				if number == 0 {
-					return 422
-				}
-				return 0
-			})
-			b.start(t, few())
-			ordered := profile.ByKey
-			b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{
-				Ordered: &ordered, WhenStuck: &row.whenStuck, RetrySchedule: []*durationpb.Duration{durationpb.New(200 * time.Millisecond)},
-			}))
-			b.matcher(t, "wh_1", func(number int) string {
-				return map[bool]string{true: "stuck", false: strconv.Itoa(number)}[number%10 == 0]
-			})
-			b.accept(t, 30) // 0, 10 and 20 have one key
-			eventually(t, "others go on", func() bool { return len(in.delivered()) >= 27 })
-			stuckAfter := func() (n int) {
-				for _, number := range in.delivered() {
-					if number%10 == 0 {
-						n++
-					}
-				}
-				return n
-			}
-			if row.want == 0 {
-				eventually(t, "it is tried again and again", func() bool { return in.requests.Load() >= 27+4 })
-				if got := stuckAfter(); got != 0 {
-					t.Errorf("%d behind the one that blocks were delivered", got)
-				}
-				return
-			}
-			eventually(t, "the next go on when it is given up", func() bool { return stuckAfter() == row.want })
-		})
-	}
-}
-
-func TestSender_InOrderByWebhookIsOneAfterTheOther(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	var down atomic.Bool
-	in := count(t, func(_ http.ResponseWriter, number, _ int) int {
-		if number == 50 && !down.Swap(true) {
-			return 500
-		}
-		return 0
-	})
-	b.start(t, few())
-	ordered := profile.ByWebhook
-	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{Ordered: &ordered, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
-	b.matcher(t, "wh_1", func(int) string { return "" })
-	b.accept(t, 100)
-	if got := wantAll(t, in, 100); !slices.IsSorted(got) {
-		t.Errorf("they arrive in the order %v", got)
-	}
-	if got := in.most.Load(); got != 1 {
-		t.Errorf("%d at once", got)
-	}
-}
-
-func TestSender_TakesOverTheLanesOfADeadSender(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	in := count(t, func(http.ResponseWriter, int, int) int { return 0 })
-	b.put(t, governed("wh_1", in.url, nil))
-	bucket, err := b.bus.Bucket(t.Context(), contract.Lanes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead := newRegister("snd_dead", bucket, b.env.Log)
-	if ours, err := dead.claim(t.Context(), hold{shop: "demo", webhookID: "wh_1", why: "its receiver was not well", broken: true}); err != nil || !ours {
-		t.Fatal(ours, err)
-	}
-	for _, d := range numbered("wh_1", 50) {
-		b.publish(t, d.Hold(0))
-	}
-	// Of a second webhook deliveries are held, and nobody has entered its lane.
-	lost := count(t, func(http.ResponseWriter, int, int) int { return 0 })
-	b.put(t, governed("wh_2", lost.url, nil))
-	for _, d := range numbered("wh_2", 50) {
-		b.publish(t, d.Hold(0))
-	}
-	b.start(t, few())
-	wantAll(t, in, 50)
-	wantAll(t, lost, 50)
-	b.nothingHeld(t)
-}
-
-func TestSender_OwningALaneLosesNothingThatWaitsInIt(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	release := make(chan struct{})
-	free := sync.OnceFunc(func() { close(release) })
-	in := count(t, func(http.ResponseWriter, int, int) int { <-release; return 0 })
-	t.Cleanup(free)
-	b.start(t, few())
-	one := int32(1)
-	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one}))
-	b.send(t, numbered("wh_1", 5))
-	eventually(t, "the first is under way", func() bool { return in.requests.Load() == 1 })
-	what := hold{shop: "demo", webhookID: "wh_1", why: "a test"}
-	if ours, err := b.sender.register.claim(t.Context(), what); err != nil || !ours {
-		t.Fatal(ours, err)
-	}
-	b.sender.own(what)
-	free()
-	wantAll(t, in, 5)
-	b.nothingHeld(t)
-}
-
 func TestSender_SwitchedOffAndOnAgainLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -544,54 +336,6 @@ func TestSender_CallsBackWhatStillWaitsAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestRegister_LaneHasOneOwner(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	bucket, err := b.bus.Bucket(t.Context(), contract.Lanes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for lane := range 50 {
-		var owners atomic.Int64
-		var racers sync.WaitGroup
-		for racer := range 4 {
-			racers.Go(func() {
-				r := newRegister(strconv.Itoa(racer), bucket, b.env.Log)
-				ours, err := r.claim(t.Context(), hold{shop: "demo", webhookID: fmt.Sprintf("wh_%d", lane), why: "why"})
-				if err != nil {
-					t.Error(err)
-				}
-				if ours {
-					owners.Add(1)
-				}
-			})
-		}
-		racers.Wait()
-		if got := owners.Load(); got != 1 {
-			t.Fatalf("lane %d has %d owners", lane, got)
-		}
-	}
-}
-
-func TestSender_ReplicasShareALane(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	in, down := countOnceUp(t)
-	b.start(t, few())
-	first := b.sender
-	b.start(t, few())
-	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
-	first.webhooks.Await(t.Context(), "demo", "wh_1", 1)
-	b.send(t, numbered("wh_1", 200))
-	eventually(t, "all are held", func() bool { return len(b.stored(t, contract.Deliveries)) == 0 })
-	if n := first.backlogs.count() + b.sender.backlogs.count(); n != 1 {
-		t.Errorf("%d senders own the lane", n)
-	}
-	down.Store(false)
-	wantAll(t, in, 200)
-	b.nothingHeld(t)
-}
-
 func TestSender_ByHandPassesALaneThatHolds(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -658,50 +402,6 @@ func TestSender_HeldForAWebhookThatStaysOffIsCancelledInTheEnd(t *testing.T) {
 	b.nothingHeld(t)
 	if got := in.requests.Load(); got != 0 {
 		t.Errorf("%d are sent", got)
-	}
-}
-
-func TestSender_LaneThatIsEnteredHoldsOnWhenTheBusDoesNotTakeWhatIsHeld(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	b.start(t, few())
-	bucket, err := b.bus.Bucket(t.Context(), contract.Lanes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := newRegister("snd_other", bucket, b.env.Log)
-	alive, ends := context.WithCancel(t.Context())
-	var beats sync.WaitGroup
-	t.Cleanup(func() { ends(); beats.Wait() })
-	beats.Go(func() { other.beat(alive) })
-	holds := func(webhookID string) bool {
-		b.sender.lanes.mu.Lock()
-		defer b.sender.lanes.mu.Unlock()
-		return b.sender.lanes.of(webhookID).held
-	}
-	eventually(t, "the other sender is heard of", func() bool {
-		b.sender.register.mu.Lock()
-		defer b.sender.register.mu.Unlock()
-		return !b.sender.register.members["snd_other"].IsZero()
-	})
-	if ours, err := other.claim(t.Context(), hold{shop: "demo", webhookID: "wh_entered", why: "its receiver is not well", broken: true}); err != nil || !ours {
-		t.Fatal(ours, err)
-	}
-	eventually(t, "the lane holds", func() bool { return holds("wh_entered") })
-	b.sender.lanes.hold(hold{webhookID: "wh_alone", why: tooSlow}, false)
-	broken, cancel := context.WithCancel(t.Context())
-	cancel() // so that no ack comes
-	for _, webhookID := range []string{"wh_entered", "wh_alone"} {
-		d := numbered(webhookID, 1)[0]
-		b.publish(t, d.Event.Message()) // stands for the message of DELIVERIES, which the sender would take
-		var m bus.Message
-		if err := b.bus.Read(t.Context(), contract.Events, "events.>", bus.From{Sequence: 1}, func(read bus.Message) bool { m = read; return false }); err != nil {
-			t.Fatal(err)
-		}
-		b.sender.holder.move(broken, []hold{{jobs: []*job{{d: *d, m: m, header: d.Message().Header}}, why: tooSlow, shop: "demo", webhookID: webhookID}})
-	}
-	if !holds("wh_entered") || holds("wh_alone") {
-		t.Errorf("the lane that is entered holds: %v, want true; the one that is not: %v, want false", holds("wh_entered"), holds("wh_alone"))
 	}
 }
 
