@@ -131,6 +131,7 @@ type requestError struct{ error }
 func (v *visit) given(info httptrace.GotConnInfo) {
 	v.end()
 	v.reached = true
+	v.clock.mark(&v.clock.given)
 	if c := beneath(info.Conn); c != nil {
 		if v.late = !v.client.connections.begin(c, v.limit); !v.late {
 			v.on = c
@@ -158,7 +159,7 @@ type stopwatch struct {
 	parts
 }
 
-type parts struct{ dnsStart, dnsEnd, connectStart, connectEnd, tlsStart, tlsEnd, wrote, first time.Time }
+type parts struct{ dnsStart, dnsEnd, connectStart, connectEnd, tlsStart, tlsEnd, given, wrote, first time.Time }
 
 func (s *stopwatch) mark(at *time.Time) {
 	s.mu.Lock()
@@ -208,9 +209,13 @@ func cutShort(err error) bool {
 }
 
 func (p parts) timings() *shopbellv1.Timings {
+	sent := p.wrote
+	if sent.IsZero() || p.first.Before(sent) { // it was answered before we knew that it was written, or before it was
+		sent = p.given
+	}
 	return &shopbellv1.Timings{
 		DnsMs: span(p.dnsStart, p.dnsEnd), ConnectMs: span(p.connectStart, p.connectEnd),
-		TlsMs: span(p.tlsStart, p.tlsEnd), FirstByteMs: span(p.wrote, p.first),
+		TlsMs: span(p.tlsStart, p.tlsEnd), FirstByteMs: span(sent, p.first),
 	}
 }
 

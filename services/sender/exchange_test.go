@@ -362,6 +362,22 @@ func TestDo_SendsTheBytesAndMeasuresTheParts(t *testing.T) {
 	}
 }
 
+func TestDo_MeasuresAnAnswerThatComesBeforeTheRequestIsWritten(t *testing.T) {
+	t.Parallel()
+	target := receiver(t, func(conn net.Conn) {
+		head := make([]byte, 1)
+		if _, err := io.ReadFull(conn, head); err != nil {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+		_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+	})
+	x := post(t, address.NewGuard(address.Private...), nil, "http://"+target, make([]byte, 32<<20), 10*time.Second, 1<<10)
+	if x.code != 401 || x.timings.FirstByteMs < 5 || x.timings.FirstByteMs > millis(x.duration) {
+		t.Errorf("code %d, parts %v of %s: %s", x.code, x.timings, x.duration, x.problem)
+	}
+}
+
 func TestDo_SaysWhenItWasStopped(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())

@@ -422,7 +422,7 @@ type Timings struct {
 	ConnectMs float64 `protobuf:"fixed64,2,opt,name=connect_ms,json=connectMs,proto3" json:"connect_ms,omitempty"`
 	// The TLS handshake.
 	TlsMs float64 `protobuf:"fixed64,3,opt,name=tls_ms,json=tlsMs,proto3" json:"tls_ms,omitempty"`
-	// From the request's last byte until the answer's first.
+	// From the request's last byte until the answer's first; from its first byte when the answer came before its last.
 	FirstByteMs   float64 `protobuf:"fixed64,4,opt,name=first_byte_ms,json=firstByteMs,proto3" json:"first_byte_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
