@@ -184,7 +184,7 @@ func (b *Bus) ensure(ctx context.Context, o contract.Options) error {
 			return fmt.Errorf("ensure consumer %s: %w", c.Config.Durable, err)
 		}
 	}
-	return nil
+	return retry(ctx, b.move)
 }
 
 // answerTimeout bounds how long the bus may take to answer: a cluster that has no leader does not, also when it has one later.

@@ -178,6 +178,10 @@ func TestCollect_TakesWhatLiesThere(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
 	publishEvents(t, b, 50)
+	eventually(t, "the consumer knows of all", func() bool { // it is told of what is stored a moment later
+		waiting, _, err := b.Pending(t.Context(), contract.LogEvents)
+		return err == nil && waiting == 50
+	})
 	got, end := collect(t, b, 20, time.Minute) // which is longer than the test: full batches are followed by the next at once
 	if sizes := []int{<-got, <-got, <-got}; !slices.Equal(sizes, []int{20, 20, 10}) {
 		t.Errorf("50 messages came in batches of %v, want 20, 20 and 10", sizes)

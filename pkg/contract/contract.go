@@ -13,6 +13,7 @@ const (
 	Batches    = "BATCHES"
 	Events     = "EVENTS"
 	Deliveries = "DELIVERIES"
+	Later      = "LATER"
 	Held       = "HELD"
 	Outcomes   = "OUTCOMES"
 )
@@ -33,7 +34,7 @@ const (
 	Switcher    = "subscription-switch"  // on OUTCOMES: switches webhooks off
 	Sender      = "sender"               // on DELIVERIES: makes attempts
 	BulkSender  = "sender-bulk"          // on DELIVERIES: the same for what came of bursts
-	DueSender   = "sender-due"           // on DELIVERIES: the same for what a timer has made due
+	DueSender   = "sender-due"           // on LATER: the same for what a timer has made due
 	LogEvents   = "log-events"           // on EVENTS: remembers events
 	LogOutcomes = "log-outcomes"         // on OUTCOMES: remembers what became of them
 )
@@ -87,15 +88,29 @@ func Streams(o Options) []jetstream.StreamConfig {
 		},
 		{
 			Name:        Deliveries,
-			Description: "events on their way to webhooks, and timers for those that wait",
-			Subjects:    append(WaitingSubjects(), FillerSubject(Deliveries)),
+			Description: "events on their way to webhooks",
+			Subjects:    []string{deliverySubjects(Straight), deliverySubjects(Bulk), FillerSubject(Deliveries)},
 			Retention:   jetstream.WorkQueuePolicy,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
 			// Long enough for a publisher that repeats itself after a crash and an AckWait.
 			Duplicates:        2 * time.Minute,
-			AllowMsgSchedules: true, // timers: ADR-51
-			AllowRollup:       true, // a timer or filler may replace the one before it
+			AllowMsgSchedules: true, // an earlier build's timers were here, and no server takes it back
+			AllowRollup:       true, // a filler may replace the one before it
+			AllowDirect:       true,
+		},
+		{
+			// Not in DELIVERIES: what waits lies between what comes and goes, the server writes the files that hold both anew
+			// again and again, and nothing is stored in a stream or taken from it meanwhile.
+			Name:              Later,
+			Description:       "deliveries that wait for their time, and those whose time has come",
+			Subjects:          []string{timerSubjects, deliverySubjects(Due), FillerSubject(Later)},
+			Retention:         jetstream.WorkQueuePolicy,
+			Storage:           jetstream.FileStorage,
+			Replicas:          o.Replicas,
+			Duplicates:        2 * time.Minute, // as in DELIVERIES
+			AllowMsgSchedules: true,            // timers: ADR-51
+			AllowRollup:       true,            // a timer or filler may replace the one before it
 			AllowDirect:       true,
 		},
 		{
@@ -165,7 +180,7 @@ func Consumers() []Consumer {
 		consumer(Events, LogEvents, "events.>", 20_000),
 		consumer(Deliveries, Sender, deliverySubjects(Straight), 20_000),
 		consumer(Deliveries, BulkSender, deliverySubjects(Bulk), 20_000),
-		consumer(Deliveries, DueSender, deliverySubjects(Due), 20_000),
+		consumer(Later, DueSender, deliverySubjects(Due), 20_000),
 		consumer(Outcomes, LogOutcomes, OutcomeSubjects, 20_000),
 		consumer(Outcomes, Switcher, "outcomes.*.*.switch", 1_000),
 	}

@@ -60,7 +60,6 @@ func contractText(t *testing.T) []byte {
 	fmt.Fprintf(&out, "  replays of a shop: %s\n", contract.ShopReplayKeys("tulip.shop"))
 	fmt.Fprintf(&out, "events of a shop\n  %s\n", contract.ShopEventSubjects("tulip.shop"))
 	fmt.Fprintf(&out, "  key of a shop: %s\n", contract.KeyPlace("tulip.shop", "key_1"))
-	fmt.Fprintf(&out, "timers of a webhook\n  %s\n", contract.LaterSubjects("wh_1"))
 
 	for _, row := range messages() {
 		fmt.Fprintf(&out, "message: %s\n  subject: %s\n", row.name, row.m.Subject)

@@ -152,7 +152,7 @@ func (d *Delivery) Later(at time.Time) *nats.Msg {
 
 const scheduleAt = "@at "
 
-// InsteadOf makes the timer that takes the place of the delivery's timer with this sequence in DELIVERIES, and is due now.
+// InsteadOf makes the timer that takes the place of the delivery's timer with this sequence in LATER, and is due now.
 // The bus refuses it when another message has come to that place, or the timer's time has: one of the two is there, and
 // never both.
 func (d *Delivery) InsteadOf(timer uint64, now time.Time) *nats.Msg {
@@ -177,10 +177,14 @@ func ParseLater(h nats.Header, data []byte) (d Delivery, due time.Time, err erro
 	return d, due, nil
 }
 
-// Hold makes the message that keeps the delivery until its webhook's lane takes it. From is the sequence in DELIVERIES of
+// Hold makes the message that keeps the delivery until its webhook's lane takes it. From is the sequence, in its stream, of
 // the message that is held, 0 for one that never lay there.
 func (d *Delivery) Hold(from uint64) *nats.Msg {
-	return d.message(HeldSubject(d.WebhookID), fmt.Sprintf("%s/held/%d/%d", d.ID, from, d.Attempt))
+	id := fmt.Sprintf("%s/held/%d/%d", d.ID, from, d.Attempt)
+	if d.Deferred > 0 { // DELIVERIES may have had it under the same number
+		id += "/" + strconv.Itoa(d.Deferred)
+	}
+	return d.message(HeldSubject(d.WebhookID), id)
 }
 
 // CancelHeld makes the message that has the delivery cancelled where it is held; Cancel says why. It replaces the one before
@@ -313,7 +317,20 @@ func (d *Delivery) read(h nats.Header) (err error) {
 	return nil
 }
 
-// Release asks whoever consumes DELIVERIES to empty what is held for a webhook: to send it, or to discard it.
+// Again makes the message anew that lay in a stream with this sequence, to be stored where it belongs now: with the headers that its
+// publisher gave it, but for those that speak of where it lay.
+func Again(subject string, h nats.Header, data []byte, sequence uint64) *nats.Msg {
+	m := &nats.Msg{Subject: subject, Header: make(nats.Header, len(h)), Data: data}
+	for name, values := range h {
+		if !strings.HasPrefix(name, "Nats-") || name == hdrSchedule || name == hdrScheduleTarget {
+			m.Header[name] = values
+		}
+	}
+	m.Header[jetstream.MsgIDHeader] = []string{"again/" + strconv.FormatUint(sequence, 10)}
+	return m
+}
+
+// Release asks whoever makes attempts to empty what is held for a webhook: to send it, or to discard it.
 type Release struct {
 	ShopID, WebhookID string
 	Discard           bool

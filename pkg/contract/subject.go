@@ -111,11 +111,6 @@ const (
 // deliverySubjects is where all deliveries lie that come this way.
 func deliverySubjects(way Way) string { return string(way) + ".*.*" }
 
-// ComingSubjects is where all deliveries lie that are on their way to the senders.
-func ComingSubjects() []string {
-	return []string{deliverySubjects(Straight), deliverySubjects(Bulk), deliverySubjects(Due)}
-}
-
 // DeliverySubject is where a delivery to a webhook lies.
 func DeliverySubject(webhookID string, way Way) string {
 	h := fnv.New32a()
@@ -128,8 +123,8 @@ func LaterSubject(webhookID, deliveryID string) string {
 	return "later." + webhookID + "." + deliveryID
 }
 
-// LaterSubjects is where all timers of a webhook lie.
-func LaterSubjects(webhookID string) string { return "later." + webhookID + ".*" }
+// timerSubjects is where all timers lie.
+const timerSubjects = "later.*.*"
 
 // HeldSubject is where the held deliveries of a webhook lie, in their order.
 func HeldSubject(webhookID string) string { return "held." + webhookID }
@@ -213,8 +208,27 @@ func ParseOutcomeSubject(subject string) (shop, webhookID string, ok bool) {
 // ShopOutcomeSubjects is where all records of a shop lie but those that were written together with others', and all wishes that its webhooks be switched off.
 func ShopOutcomeSubjects(shop string) string { return "outcomes." + shopToken(shop) + ".>" }
 
-// WaitingSubjects is where everything lies that is on its way to webhooks or waits to be, of all shops.
-func WaitingSubjects() []string { return append(ComingSubjects(), "later.*.*") }
+// Place is where messages lie: a stream, and subjects of it.
+type Place struct {
+	Stream   string
+	Subjects []string
+}
+
+// WaitingPlaces is where everything lies that is on its way to webhooks or waits to be, of all shops; the timers come last.
+func WaitingPlaces() []Place {
+	return []Place{{Deliveries, []string{deliverySubjects(Straight), deliverySubjects(Bulk)}}, {Later, []string{deliverySubjects(Due), timerSubjects}}}
+}
+
+// Left is what an earlier build may have left where it no longer lies.
+type Left struct {
+	Place
+	Consumer string
+}
+
+// Moved is all of that: timers, and what they made due, lay in DELIVERIES.
+func Moved() []Left {
+	return []Left{{Place{Deliveries, []string{timerSubjects, deliverySubjects(Due)}}, DueSender}}
+}
 
 // SwitchSubject is where the wish lies that a webhook be switched off.
 func SwitchSubject(shop, webhookID string) string { return OutcomeSubject(shop, webhookID) + ".switch" }

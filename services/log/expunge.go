@@ -89,13 +89,15 @@ type place struct {
 }
 
 func (x *expunger) places() []place {
-	return []place{
-		{contract.Events, []string{contract.ShopEventSubjects(x.shop)}, true},
-		{contract.Deliveries, contract.WaitingSubjects(), false},
-		{contract.Held, []string{contract.HeldSubjects, contract.AllCancelSubjects}, false},
-		{contract.Outcomes, []string{contract.ShopOutcomeSubjects(x.shop)}, true},
-		{contract.Outcomes, []string{contract.SharedOutcomes}, false},
+	places := []place{{contract.Events, []string{contract.ShopEventSubjects(x.shop)}, true}}
+	for _, at := range contract.WaitingPlaces() {
+		places = append(places, place{at.Stream, at.Subjects, false})
 	}
+	return append(places,
+		place{contract.Held, []string{contract.HeldSubjects, contract.AllCancelSubjects}, false},
+		place{contract.Outcomes, []string{contract.ShopOutcomeSubjects(x.shop)}, true},
+		place{contract.Outcomes, []string{contract.SharedOutcomes}, false},
+	)
 }
 
 // find finds the events that hold a text, in the log and in what the log may not have yet.
@@ -151,7 +153,7 @@ func (x *expunger) remove(ctx context.Context) (again string, err error) {
 	if !none {
 		again = "batches of events were being taken all the time, which may hold some still; call it again in a minute"
 	}
-	if x.removed[contract.Deliveries] > 0 {
+	if x.removed[contract.Deliveries]+x.removed[contract.Later] > 0 {
 		again = "deliveries were on their way, and attempts that were under way are still recorded; call it again in five minutes"
 	}
 	followed, err := x.followed(ctx)

@@ -114,7 +114,7 @@ func TestExpungeShop_RemovesAPersonEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]int64{
-		"EVENTS": 2, "DELIVERIES": 2, "HELD": 4, "OUTCOMES": 1, "log/events": 2, "log/decisions": 2, "log/deliveries": 2, "log/attempts": 2,
+		"EVENTS": 2, "LATER": 2, "HELD": 4, "OUTCOMES": 1, "log/events": 2, "log/decisions": 2, "log/deliveries": 2, "log/attempts": 2,
 	}
 	if diff := cmp.Diff(want, got.GetRemoved()); diff != "" || got.GetAgain() == "" {
 		t.Errorf("removed: got + and want -:\n%s; again %q, want to be told of attempts under way", diff, got.GetAgain())
@@ -146,7 +146,7 @@ func TestExpungeShop_RemovesAWholeShop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for stream, want := range map[string]int64{"EVENTS": 2, "DELIVERIES": 2, "HELD": 4, "OUTCOMES": 2} {
+	for stream, want := range map[string]int64{"EVENTS": 2, "LATER": 2, "HELD": 4, "OUTCOMES": 2} {
 		if got.GetRemoved()[stream] != want {
 			t.Errorf("removed from %s: got %d, want %d", stream, got.GetRemoved()[stream], want)
 		}

@@ -193,7 +193,7 @@ const lostAfter = 2 * time.Minute
 
 // timerOf reads a delivery's timer, or nil when it has none.
 func (l *Log) timerOf(ctx context.Context, known *store.Delivery) (*timer, error) {
-	m, err := l.env.Bus.LastMessage(ctx, contract.Deliveries, contract.LaterSubject(known.Delivery.GetWebhookId(), known.Delivery.GetId()))
+	m, err := l.env.Bus.LastMessage(ctx, contract.Later, contract.LaterSubject(known.Delivery.GetWebhookId(), known.Delivery.GetId()))
 	if err != nil {
 		return nil, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
 	}

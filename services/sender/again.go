@@ -33,7 +33,11 @@ func (s *Sender) wasMade(ctx context.Context, m bus.Message, d *contract.Deliver
 	if err != nil || waits {
 		return waits, err
 	}
-	behind, _, err := s.env.Bus.List(ctx, contract.Deliveries, contract.DeliverySubject(d.WebhookID, contract.Due), sequence(m)+1, readAtOnce, readBytes)
+	from := uint64(1)
+	if meta, err := m.Metadata(); err == nil && meta.Stream == contract.Later {
+		from = meta.Sequence.Stream + 1 // the message itself is not behind itself
+	}
+	behind, _, err := s.env.Bus.List(ctx, contract.Later, contract.DeliverySubject(d.WebhookID, contract.Due), from, readAtOnce, readBytes)
 	if err != nil || contains(behind, func(other *contract.Delivery) bool { return follows(other, d) }) {
 		return err == nil, err
 	}
@@ -51,7 +55,7 @@ func contains(batch []bus.Stored, is func(*contract.Delivery) bool) bool {
 // waitsLater says whether a timer of a later attempt is set. One whose time has passed says nothing: after a kill of its server
 // the bus may bring back a timer that has fired, and such a one never fires again.
 func (s *Sender) waitsLater(ctx context.Context, d *contract.Delivery) (bool, error) {
-	timer, err := s.env.Bus.LastMessage(ctx, contract.Deliveries, contract.LaterSubject(d.WebhookID, d.ID))
+	timer, err := s.env.Bus.LastMessage(ctx, contract.Later, contract.LaterSubject(d.WebhookID, d.ID))
 	if err != nil || timer == nil {
 		return false, err
 	}

@@ -108,10 +108,10 @@ func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
 					open += unanswered
 				}
 				return open == len(row.want) && int(in.requests.Load()) == len(row.want) &&
-					len(b.stored(t, contract.Deliveries)) == row.left+len(row.want)
+					len(b.onTheWay(t)) == row.left+len(row.want)
 			})
 			free()
-			eventually(t, "timers alone are left", func() bool { return len(b.stored(t, contract.Deliveries)) == row.left })
+			eventually(t, "timers alone are left", func() bool { return len(b.onTheWay(t)) == row.left })
 			var got []int
 			for _, r := range b.records(t, len(row.want)) {
 				got = append(got, int(r.GetAttempt().GetAttempt().GetNumber()))

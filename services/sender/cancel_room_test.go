@@ -110,7 +110,7 @@ func TestSender_CancelsOneOfWhatIsHeldForAReceiverThatIsDown(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
 	all := numbered("wh_1", 60)
 	b.send(t, all)
-	eventually(t, "all are held", func() bool { return b.sender.register.count() == 1 && len(b.stored(t, contract.Deliveries)) == 0 })
+	eventually(t, "all are held", func() bool { return b.sender.register.count() == 1 && len(b.onTheWay(t)) == 0 })
 	gone := []*contract.Delivery{all[0], all[30], all[59]} // of what is read and of what is not
 	for _, d := range gone {
 		b.cancelHeld(t, d)
@@ -178,8 +178,8 @@ func TestSender_CancelsWhatIsUnderWayUnlessItIsDelivered(t *testing.T) {
 			if got := b.cancelled(t); len(got) != want {
 				t.Errorf("cancelled are %v, want %d", got, want)
 			}
-			if got := in.requests.Load(); got != 1 || len(b.stored(t, contract.Deliveries)) != 0 {
-				t.Errorf("%d attempts, and timers %v, want the one that was under way", got, b.stored(t, contract.Deliveries))
+			if got := in.requests.Load(); got != 1 || len(b.onTheWay(t)) != 0 {
+				t.Errorf("%d attempts, and timers %v, want the one that was under way", got, b.onTheWay(t))
 			}
 		})
 	}

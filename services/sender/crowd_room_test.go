@@ -37,7 +37,7 @@ func TestSender_WhatLeavesPlacesForOthersIsNotCalledBackWhereAttemptsArePromised
 		if err := b.sender.putOff(t.Context(), j, &putOff{hanging: fewHanging, until: time.Now().Add(time.Hour), decided: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		if got := b.waiting(); got != row.want || len(b.stored(t, contract.Deliveries)) == 0 {
+		if got := b.waiting(); got != row.want || len(b.onTheWay(t)) == 0 {
 			t.Errorf("%s: %d are remembered, want %d, and its timer is set", row.name, got, row.want)
 		}
 	}

@@ -240,8 +240,8 @@ func TestSender_WhatWaitsForItsTimeIsNotDiscarded(t *testing.T) {
 	b.start(t, few())
 	b.publish(t, (&contract.Release{ShopID: "demo", WebhookID: "wh_1", Through: 1}).Message())
 	b.heldAre(t, 0)
-	eventually(t, "its timer is left", func() bool { return len(b.stored(t, contract.Deliveries)) == 1 })
-	timer := b.stored(t, contract.Deliveries)[0]
+	eventually(t, "its timer is left", func() bool { return len(b.onTheWay(t)) == 1 })
+	timer := b.onTheWay(t)[0]
 	if got, _, err := contract.ParseLater(timer.Header, timer.Data); err != nil || got.Attempt != 2 || got.OffRevision != 0 {
 		t.Errorf("what waits is attempt %d, held by revision %d (%v), want 2 and by none", got.Attempt, got.OffRevision, err)
 	}

@@ -64,7 +64,7 @@ func TestSender_WhatIsSentEarlyAndFailsAgainComesInItsTime(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, inAnHour()))
 	all := numbered("wh_1", 4)
 	timers := func() (out []time.Time) {
-		for _, raw := range b.stored(t, contract.Deliveries) {
+		for _, raw := range b.onTheWay(t) {
 			d, due, err := contract.ParseLater(raw.Header, raw.Data)
 			if err != nil || d.Early {
 				return nil // it is on its way

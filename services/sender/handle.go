@@ -29,7 +29,7 @@ import (
 // publishTimeout bounds how long the bus may take to store what came of an attempt; after that the delivery comes again.
 const publishTimeout = 15 * time.Second
 
-// take is given every message of DELIVERIES, one after the other. It blocks only when the sender itself has too much to
+// take is given every message of DELIVERIES, and of LATER, one after the other. It blocks only when the sender itself has too much to
 // do: what a receiver cannot take is held.
 func (s *Sender) take(ctx context.Context, m bus.Message) {
 	s.busy.begin(m)
@@ -46,7 +46,7 @@ func (s *Sender) take(ctx context.Context, m bus.Message) {
 	}
 	d, err := contract.ParseDelivery(m.Headers(), m.Data())
 	if err != nil {
-		s.env.Log.ErrorContext(ctx, "a message on DELIVERIES is no delivery; it is left out", slog.Any("error", err))
+		s.env.Log.ErrorContext(ctx, "a message is no delivery; it is left out", slog.Any("error", err))
 		s.busy.end(m)
 		_ = m.TermWithReason(err.Error())
 		return

@@ -171,7 +171,7 @@ func (s *Sender) callBack(ctx context.Context, webhookID string, waiting []later
 func (s *Sender) callOneBack(ctx context.Context, webhookID string, waiting later, early bool) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	timer, err := s.behind.LastMessage(ctx, contract.Deliveries, contract.LaterSubject(webhookID, waiting.deliveryID))
+	timer, err := s.behind.LastMessage(ctx, contract.Later, contract.LaterSubject(webhookID, waiting.deliveryID))
 	if err != nil || timer == nil {
 		return err
 	}

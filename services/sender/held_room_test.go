@@ -160,7 +160,7 @@ func TestSender_HoldsWhileAReceiverIsDownAndSendsInOrderWhenItIsBack(t *testing.
 	b.send(t, all[:10])
 	eventually(t, "those that tell are held", func() bool { return len(b.stored(t, contract.Held)) == 10 }) // called back, in front of the others
 	b.send(t, all[10:])
-	eventually(t, "all are held", func() bool { return len(b.stored(t, contract.Deliveries)) == 0 && b.sender.register.count() == 1 })
+	eventually(t, "all are held", func() bool { return len(b.onTheWay(t)) == 0 && b.sender.register.count() == 1 })
 	if got := in.requests.Load(); got < 10 || got > 20 {
 		t.Errorf("%d attempts were made at a receiver that is down, want the ten that tell, and a few probes", got)
 	}
@@ -326,8 +326,8 @@ func TestSender_CallsBackWhatStillWaitsAndNothingElse(t *testing.T) {
 	if got, err := contract.ParseDelivery(kept[0].Header, kept[0].Data); err != nil || len(kept) != 1 || got.ID != d[0].ID || !got.Due.Equal(due) {
 		t.Errorf("%d are held, the first is %s, due %s (%v), want %s alone, due %s", len(kept), got.ID, got.Due, err, d[0].ID, due)
 	}
-	eventually(t, "one is left to deliver", func() bool { return len(b.stored(t, contract.Deliveries)) == 1 }) // what is held is acked then
-	left := b.stored(t, contract.Deliveries)
+	eventually(t, "one is left to deliver", func() bool { return len(b.onTheWay(t)) == 1 }) // what is held is acked then
+	left := b.onTheWay(t)
 	if got, _, err := contract.ParseLater(left[0].Header, left[0].Data); err != nil || got.Cancel == "" {
 		t.Errorf("the timer %v (%v) is left, want the one that was cancelled", got, err)
 	}
@@ -363,7 +363,7 @@ func TestSender_HeldForASwitchedOffWebhookStays(t *testing.T) {
 	on := governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}})
 	b.put(t, on)
 	b.send(t, numbered("wh_1", 30))
-	eventually(t, "the lane holds", func() bool { return b.sender.register.count() == 1 && len(b.stored(t, contract.Deliveries)) == 0 })
+	eventually(t, "the lane holds", func() bool { return b.sender.register.count() == 1 && len(b.onTheWay(t)) == 0 })
 	off := governed("wh_1", in.url, on.Webhook.Policy)
 	why := "gone"
 	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &why

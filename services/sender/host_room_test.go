@@ -74,7 +74,7 @@ func TestSender_SendsWhatWaitsWhenTheHostIsBack(t *testing.T) {
 		t.Error("no attempt says why it was made")
 	}
 	var left []string
-	for _, raw := range b.stored(t, contract.Deliveries) {
+	for _, raw := range b.onTheWay(t) {
 		if d, _, err := contract.ParseLater(raw.Header, raw.Data); err == nil {
 			left = append(left, d.WebhookID)
 		}

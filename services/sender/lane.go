@@ -18,7 +18,7 @@ import (
 // job is one delivery on its way through a lane.
 type job struct {
 	d contract.Delivery
-	m bus.Message // from DELIVERIES; nil when the delivery was held
+	m bus.Message // from DELIVERIES or LATER; nil when the delivery was held
 	w *webhook.Webhook
 
 	// Of a delivery that was held:

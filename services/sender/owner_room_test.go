@@ -106,7 +106,7 @@ func TestSender_ReplicasShareALane(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
 	first.webhooks.Await(t.Context(), "demo", "wh_1", 1)
 	b.send(t, numbered("wh_1", 200))
-	eventually(t, "all are held", func() bool { return len(b.stored(t, contract.Deliveries)) == 0 })
+	eventually(t, "all are held", func() bool { return len(b.onTheWay(t)) == 0 })
 	if n := first.backlogs.count() + b.sender.backlogs.count(); n != 1 {
 		t.Errorf("%d senders own the lane", n)
 	}

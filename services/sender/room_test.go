@@ -165,6 +165,12 @@ func (b *bundle) stored(t *testing.T, name string) (out []*jetstream.RawStreamMs
 	}
 }
 
+// onTheWay is what is to be sent, and after it what waits for its time or has come to it.
+func (b *bundle) onTheWay(t *testing.T) []*jetstream.RawStreamMsg {
+	t.Helper()
+	return append(b.stored(t, contract.Deliveries), b.stored(t, contract.Later)...)
+}
+
 // records are what the sender has told the log, once there are at least so many.
 func (b *bundle) records(t *testing.T, atLeast int) (out []*busv1.Record) {
 	t.Helper()
@@ -188,7 +194,7 @@ func (b *bundle) records(t *testing.T, atLeast int) (out []*busv1.Record) {
 // empty waits until nothing is left to deliver.
 func (b *bundle) empty(t *testing.T) {
 	t.Helper()
-	eventually(t, "nothing is left to deliver", func() bool { return len(b.stored(t, contract.Deliveries)) == 0 })
+	eventually(t, "nothing is left to deliver", func() bool { return len(b.onTheWay(t)) == 0 })
 }
 
 // eventually waits until it is so, looking again and again; the end is for what never is.
@@ -309,9 +315,9 @@ func TestSender_RetryIsAScheduledMessage(t *testing.T) {
 	a := b.records(t, 1)[0].GetAttempt().GetAttempt()
 	eventually(t, "the attempt is acked, and the timer alone is left", func() bool {
 		waiting, unanswered, err := b.bus.Pending(t.Context(), contract.Sender)
-		return err == nil && waiting == 0 && unanswered == 0 && len(b.stored(t, contract.Deliveries)) == 1
+		return err == nil && waiting == 0 && unanswered == 0 && len(b.onTheWay(t)) == 1
 	})
-	timer := b.stored(t, contract.Deliveries)[0]
+	timer := b.onTheWay(t)[0]
 	if timer.Subject != contract.LaterSubject("wh_1", "dlv_1") {
 		t.Errorf("what is left lies at %s, want %s", timer.Subject, contract.LaterSubject("wh_1", "dlv_1"))
 	}
@@ -444,7 +450,7 @@ func TestSender_PublishesTheOutcomeBeforeTheTimer(t *testing.T) {
 	b.publish(t, delivery("1", "application/json").Message())
 	eventually(t, "the receiver has the delivery", func() bool { return len(in.all()) == 1 })
 	for range 20 { // looks, each some round trips to the server: a timer would have come by now
-		if got := b.stored(t, contract.Deliveries); len(got) != 1 {
+		if got := b.onTheWay(t); len(got) != 1 {
 			t.Fatalf("%d messages on DELIVERIES, want the delivery alone: nobody has the outcome yet", len(got))
 		}
 	}
@@ -453,7 +459,7 @@ func TestSender_PublishesTheOutcomeBeforeTheTimer(t *testing.T) {
 	}
 	b.records(t, 1)
 	eventually(t, "its timer is left", func() bool {
-		left := b.stored(t, contract.Deliveries)
+		left := b.onTheWay(t)
 		return len(left) == 1 && left[0].Subject == contract.LaterSubject("wh_1", "dlv_1")
 	})
 }
@@ -513,7 +519,7 @@ func TestSender_InterruptedPostIsNotAnAttempt(t *testing.T) {
 	if got := b.records(t, 0); len(got) != 0 {
 		t.Errorf("an interrupted POST left the record %v", got)
 	}
-	left := b.stored(t, contract.Deliveries)
+	left := b.onTheWay(t)
 	if len(left) != 1 {
 		t.Fatalf("%d deliveries are left, want 1", len(left))
 	}
@@ -812,7 +818,7 @@ func TestTestWebhook_SendsSampleDataAndSaysWhatCameOfIt(t *testing.T) {
 			t.Errorf("test %d: record %v", i, made)
 		}
 	}
-	if left := len(b.stored(t, contract.Deliveries)) + len(b.stored(t, contract.Held)); left != 0 {
+	if left := len(b.onTheWay(t)) + len(b.stored(t, contract.Held)); left != 0 {
 		t.Errorf("%d messages follow a test", left)
 	}
 	for _, m := range b.stored(t, contract.Outcomes) {

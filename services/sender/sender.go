@@ -200,7 +200,7 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	var side, listening sync.WaitGroup
 	side.Go(func() { s.register.beat(work) })
 	side.Go(func() { s.lookAround(work, hard) })
-	for _, stream := range []string{contract.Deliveries, contract.Held} { // what is sent is gone from there
+	for _, stream := range []string{contract.Deliveries, contract.Later, contract.Held} { // what is sent is gone from there
 		side.Go(func() { s.behind.KeepFilled(work, stream) })
 	}
 	listen := func(subjects string, heard func(ctx context.Context, subject string, h nats.Header)) {

@@ -299,8 +299,10 @@ func (t *team) kill() {
 func lying(ctx context.Context, b *bus.Bus) (map[string][]int, error) {
 	ids := map[string][]int{}
 	places := [][2]string{{contract.Held, contract.HeldSubjects}}
-	for _, subjects := range contract.WaitingSubjects() { // timers are the last
-		places = append(places, [2]string{contract.Deliveries, subjects})
+	for _, at := range contract.WaitingPlaces() { // timers are the last
+		for _, subjects := range at.Subjects {
+			places = append(places, [2]string{at.Stream, subjects})
+		}
 	}
 	for i, at := range places {
 		timers := i == len(places)-1
@@ -337,9 +339,11 @@ func isEmpty(ctx context.Context, b *bus.Bus) (bool, error) {
 			return false, err
 		}
 	}
-	s, err := b.Stream(ctx, contract.Deliveries)
-	if err != nil || s.CachedInfo().State.Msgs > 0 {
-		return false, err
+	for _, stream := range []string{contract.Deliveries, contract.Later} {
+		s, err := b.Stream(ctx, stream)
+		if err != nil || s.CachedInfo().State.Msgs > 0 {
+			return false, err
+		}
 	}
 	// Who is killed after a held delivery is gone, and before what was noted of its attempts, leaves that note behind.
 	held, err := b.Last(ctx, contract.Held, contract.HeldSubjects)

@@ -83,7 +83,7 @@ func (w *waitingRoom) measure(ctx context.Context, n int) error {
 	fmt.Printf("%d deliveries were made to wait in %s, with %.3f CPU-s per 1000\n", n, time.Since(began).Round(time.Second), cpu.Seconds()*1000/float64(n))
 	// What it costs to tell repeats of those that were just made is not what it costs that they wait.
 	for _, stream := range contract.Streams(contract.DefaultOptions()) {
-		if stream.Name == contract.Deliveries {
+		if stream.Name == contract.Later {
 			fmt.Fprintf(os.Stderr, "bench: waiting for %s, until the bus has forgotten their messages' ids …\n", stream.Duplicates)
 			time.Sleep(stream.Duplicates + 5*time.Second)
 		}

@@ -209,7 +209,7 @@ func readTimers(t *testing.T, folder string, byWebhook map[string]logEntry) map[
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := js.Stream(t.Context(), contract.Deliveries)
+	stream, err := js.Stream(t.Context(), contract.Later)
 	if err != nil {
 		t.Fatal(err)
 	}

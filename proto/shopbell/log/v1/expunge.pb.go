@@ -114,7 +114,7 @@ type ExpungeShopResponse struct {
 	EventIds []string `protobuf:"bytes,1,rep,name=event_ids,json=eventIds,proto3" json:"event_ids,omitempty"`
 	// How many events were meant: those that were named, or that hold the text. 0 for everything.
 	Events int64 `protobuf:"varint,2,opt,name=events,proto3" json:"events,omitempty"`
-	// How much was removed, by where it lay: messages of the bus by their stream (EVENTS, DELIVERIES, HELD, OUTCOMES), and
+	// How much was removed, by where it lay: messages of the bus by their stream (EVENTS, DELIVERIES, LATER, HELD, OUTCOMES), and
 	// rows of the log (log/events, log/decisions, log/deliveries, log/attempts, log/changes).
 	Removed map[string]int64 `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Why to call it again in a while, in a sentence. Empty: it need not be.
