@@ -12,8 +12,8 @@ type crowd struct {
 	of      map[string]*shopCrowd
 }
 
-// shopCrowd is a shop's part of it. It exists while something is under way.
-type shopCrowd struct{ under, hanging int }
+// shopCrowd is a shop's part of it. It exists while something is under way, or waits for a place.
+type shopCrowd struct{ under, hanging, waiting int }
 
 // underway is an exchange that has a place.
 type underway struct {
@@ -28,26 +28,46 @@ const hangsAfter = time.Second
 func (c *crowd) begin(shop string) *underway {
 	u := &underway{shop: shop, began: time.Now()}
 	c.young = append(c.young, u)
-	if c.of == nil {
-		c.of = map[string]*shopCrowd{}
-	}
-	if c.of[shop] == nil {
-		c.of[shop] = &shopCrowd{}
-	}
-	c.of[shop].under++
+	c.change(shop, func(its *shopCrowd) { its.under++ })
 	return u
+}
+
+// change changes a shop's part.
+func (c *crowd) change(shop string, change func(its *shopCrowd)) {
+	its := c.of[shop]
+	if its == nil {
+		its = &shopCrowd{}
+		if c.of == nil {
+			c.of = map[string]*shopCrowd{}
+		}
+		c.of[shop] = its
+	}
+	if change(its); *its == (shopCrowd{}) {
+		delete(c.of, shop)
+	}
+}
+
+// wait is told that so many jobs of a shop more, or less, wait for their lanes or for a place.
+func (c *crowd) wait(shop string, more int) {
+	c.change(shop, func(its *shopCrowd) { its.waiting += more })
+}
+
+// part is a shop's part, to be read.
+func (c *crowd) part(shop string) shopCrowd {
+	if its := c.of[shop]; its != nil {
+		return *its
+	}
+	return shopCrowd{}
 }
 
 func (c *crowd) end(u *underway) {
 	u.over = true
-	its := c.of[u.shop]
-	if its.under--; u.hangs {
-		c.hanging--
-		its.hanging--
-	}
-	if its.under == 0 {
-		delete(c.of, u.shop)
-	}
+	c.change(u.shop, func(its *shopCrowd) {
+		if its.under--; u.hangs {
+			c.hanging--
+			its.hanging--
+		}
+	})
 }
 
 // look counts those that hang by now.
@@ -61,14 +81,18 @@ func (c *crowd) look(now time.Time) {
 	}
 }
 
+// longLine is how many jobs of a shop that has enough places wait for more before others of it are put off for them: what waits in memory
+// is bounded, and behind that bound nobody's would come in.
+const longLine = maxWaiting / 4
+
 // fewHanging is how many exchanges of a shop hang before others of it are put off for them.
 const fewHanging = 64
 
 // crowded says how many exchanges of a shop hang, if that is not few, and it has an eighth of the sender's places, or those that hang have
 // half of them in all; else 0.
 func (c *crowd) crowded(shop string, places int) int {
-	its := c.of[shop]
-	if its == nil || its.hanging < fewHanging || its.under < places/8 && c.hanging < places/2 {
+	its := c.part(shop)
+	if its.hanging < fewHanging || its.under < places/8 && c.hanging < places/2 {
 		return 0
 	}
 	return its.hanging

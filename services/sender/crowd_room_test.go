@@ -3,14 +3,18 @@ package sender
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/webhook"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
@@ -90,6 +94,111 @@ func TestSender_ReceiversThatHangLeavePlacesForOthers(t *testing.T) {
 	}
 	if !strings.Contains(why, "requests of its shop wait for answers that do not come") {
 		t.Errorf("the others wait because %q", why)
+	}
+}
+
+// All at once, before any of them is known to hang.
+func TestSender_ReceiversThatAreCalledAtOnceLeavePlacesForOthers(t *testing.T) {
+	t.Parallel()
+	const places, webhooks = 128, 300
+	b := setup(t)
+	free := make(chan struct{})
+	release := sync.OnceFunc(func() { close(free) })
+	in := count(t, func(http.ResponseWriter, int, int) int {
+		<-free
+		return 0
+	})
+	t.Cleanup(release) // before the receiver is closed, which waits for its answers
+	well := count(t, func(http.ResponseWriter, int, int) int { return 0 })
+	cfg := few()
+	cfg.MaxInFlight = places
+	b.start(t, cfg)
+	var all []*nats.Msg
+	for i := range webhooks {
+		id := fmt.Sprint("wh_", i)
+		b.put(t, governed(id, fmt.Sprint(in.url, "/", i), &shopbellv1.Policy{}))
+		all = append(all, numbered(id, 1)[0].Message())
+	}
+	b.publish(t, all...)
+	eventually(t, "its shop has what it may have", func() bool { return in.requests.Load() == places*7/8 })
+	other := governed("wh_well", well.url, &shopbellv1.Policy{})
+	other.Webhook.ShopId = "other"
+	b.put(t, other)
+	for i := range places { // one after the other: each gives its place back
+		its := numbered("wh_well", i+1)[i]
+		its.ShopID = "other"
+		b.publish(t, its.Message())
+		eventually(t, "another shop's is delivered", func() bool { return len(well.delivered()) == i+1 })
+	}
+	if n := in.requests.Load(); n != places*7/8 {
+		t.Errorf("%d requests are under way to receivers that hang, want %d of %d", n, places*7/8, places)
+	}
+	release()
+	eventually(t, "all others follow", func() bool { return len(in.delivered()) == webhooks })
+}
+
+func TestLanes_LastPlacesAreForShopsThatHaveFew(t *testing.T) {
+	t.Parallel()
+	l, begun := lanesFor(16, 1) // of which two are for them
+	of := func(shop string, i int) *job {
+		j := jobFor(fmt.Sprint(shop, i), fmt.Sprint(shop, i), profile.Policy{})
+		j.d.ShopID, j.w.ShopID = shop, shop
+		return j
+	}
+	for i := range 20 {
+		l.admit(of("large", i))
+	}
+	if len(*begun) != 14 {
+		t.Fatalf("%d are begun of a shop that has many, want 14 of 16", len(*begun))
+	}
+	for i := range 4 {
+		l.admit(of("small", i))
+	}
+	l.admit(of("tiny", 0))
+	step := func(end int, want ...string) {
+		t.Helper()
+		before := len(*begun)
+		l.done((*begun)[end], time.Millisecond)
+		if got := names((*begun)[before:]); !slices.Equal(got, want) {
+			t.Errorf("then %v begin, want %v", got, want)
+		}
+	}
+	if got := names((*begun)[14:]); !slices.Equal(got, []string{"small0", "small1"}) {
+		t.Errorf("of others %v are begun, want two", got)
+	}
+	step(0, "large14") // it has the place of one of its own
+	step(14, "small2")
+	step(15, "small3")
+	step(1, "large15")
+	step(17, "tiny0") // behind the last small one
+	step(18)          // nobody waits who has few, and the place stays free
+	l.admit(of("tiny", 1))
+	if got := (*begun)[len(*begun)-1].d.ID; got != "tiny1" {
+		t.Errorf("at once begins %s, want tiny1", got)
+	}
+}
+
+func TestLanes_PutOffWhatComesBehindALongLine(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	l, _ := lanesFor(16, 1)
+	of := func(shop string, i int) *job {
+		j := jobFor(fmt.Sprint(shop, i), fmt.Sprint(shop, i), profile.Policy{})
+		j.d.ShopID, j.w.ShopID, j.d.MatchedAt, j.w.URL = shop, shop, now, "https://one.example/"
+		return j
+	}
+	for i := range 14 + longLine {
+		if p := l.putOff(of("large", i), now); p != nil {
+			t.Fatalf("%d: it is put off: %s", i, p.why())
+		}
+		l.of(fmt.Sprint("large", i)).health.success = now // they are well, for all that is known
+		l.admit(of("large", i))
+	}
+	if p := l.putOff(of("large", 1), now); p == nil || !strings.Contains(p.why(), fmt.Sprint(longLine, " deliveries of its shop wait for a place")) {
+		t.Errorf("what comes behind %d is put off: %v", longLine, p)
+	}
+	if p := l.putOff(of("other", 1), now); p != nil {
+		t.Errorf("another shop's is put off: %s", p.why())
 	}
 }
 

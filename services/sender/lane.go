@@ -43,7 +43,7 @@ func (j *job) size() int { return len(j.d.Data) + 1024 }
 
 // lane is one webhook's part of the sender. It exists while anything goes on in it.
 type lane struct {
-	id         string
+	id, shop   string
 	busy       int    // exchanges under way
 	queue      []*job // waits for the lane, in order
 	held       bool   // what comes is held, and not taken
@@ -58,7 +58,7 @@ type lane struct {
 	pace       *rate.Limiter // nil: no limit
 	took       time.Duration // what an exchange takes with this receiver
 	used       time.Time
-	ready      bool // in lanes.ready
+	ready      bool // in lanes.ready or lanes.crowding
 	waking     bool // a timer will pump it
 }
 
@@ -72,18 +72,19 @@ type lanes struct {
 	share func() int // among how many senders a webhook's limits are shared out
 	limit int        // of exchanges under way, in all lanes
 
-	mu      sync.Mutex // guards what follows, and the lanes themselves
-	room    sync.Cond  // is signalled when what waits becomes less
-	all     map[string]*lane
-	ready   []*lane // have a job and a place for it, and wait for one of the sender's
-	running int
-	waiting int // jobs in queues
-	bytes   int // their size
-	failing int // deliveries that can be called back
-	hosts   map[string]*host
-	crowd   crowd
-	typical time.Duration // what an exchange takes with receivers that are quick
-	closed  bool
+	mu       sync.Mutex // guards what follows, and the lanes themselves
+	room     sync.Cond  // is signalled when what waits becomes less
+	all      map[string]*lane
+	ready    []*lane // have a job and a place for it, and wait for one of the sender's
+	crowding []*lane // the same, of shops that have enough of them
+	running  int
+	waiting  int // jobs in queues
+	bytes    int // their size
+	failing  int // deliveries that can be called back
+	hosts    map[string]*host
+	crowd    crowd
+	typical  time.Duration // what an exchange takes with receivers that are quick
+	closed   bool
 }
 
 // Bounds of what waits in memory, in all lanes.
@@ -135,10 +136,8 @@ func (l *lanes) admit(j *job) admission {
 		case j.from == nil && ln.held && !j.d.ByHand(), j.from == nil && len(ln.queue) >= smallQueue && l.slow(ln, j.w, room):
 			return overflow
 		case j.from != nil || l.waiting < room && l.bytes < maxBytes:
-			j.queued = time.Now()
-			ln.queue = append(ln.queue, j)
-			l.waiting++
-			l.bytes += j.size()
+			ln.shop = j.w.ShopID
+			l.queue(ln, j)
 			l.pump(ln)
 			return admitted
 		}
@@ -180,46 +179,6 @@ func (l *lanes) places(w *webhook.Webhook) int {
 	return max(1, (w.Policy.InFlight()+share-1)/share)
 }
 
-// pump begins what a lane has places for. It is called with the lock.
-func (l *lanes) pump(ln *lane) {
-	for l.begin(ln) {
-	}
-}
-
-// begin begins a lane's first job, if there is a place for it. It is called with the lock.
-func (l *lanes) begin(ln *lane) bool {
-	if l.closed || len(ln.queue) == 0 {
-		return false
-	}
-	j := ln.queue[0]
-	if ln.busy >= l.places(j.w) {
-		return false
-	}
-	if l.running >= l.limit {
-		l.line(ln)
-		return false
-	}
-	if wait := ln.paced(j.w, l.share()); wait > 0 {
-		if !ln.waking {
-			ln.waking = true
-			time.AfterFunc(wait, func() {
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				ln.waking = false
-				l.pump(ln)
-			})
-		}
-		return false
-	}
-	shift(&ln.queue)
-	l.left(j)
-	ln.busy++
-	l.running++
-	j.placed, j.under = true, l.crowd.begin(j.w.ShopID)
-	l.run(j)
-	return true
-}
-
 // shift takes what is first in a queue out of it. Its array must not go on keeping that: a lane's latest delivery would stay in
 // memory as long as the lane.
 func shift[T any](queue *[]T) (first T) {
@@ -227,72 +186,6 @@ func shift[T any](queue *[]T) (first T) {
 	first, (*queue)[0] = (*queue)[0], none
 	*queue = (*queue)[1:]
 	return first
-}
-
-// line puts a lane at the end of the line for places of the sender.
-func (l *lanes) line(ln *lane) {
-	if !ln.ready {
-		ln.ready = true
-		l.ready = append(l.ready, ln)
-	}
-}
-
-// paced is how long the lane has to wait for its rate. When it is 0 the job's part of the rate is taken.
-func (ln *lane) paced(w *webhook.Webhook, share int) time.Duration {
-	if w.Policy.RatePerSecond == 0 {
-		ln.pace = nil
-		return 0
-	}
-	limit := rate.Limit(w.Policy.RatePerSecond / float64(share))
-	if ln.pace == nil {
-		ln.pace = rate.NewLimiter(limit, 1)
-	}
-	now := time.Now()
-	if ln.pace.Limit() != limit {
-		ln.pace.SetLimitAt(now, limit)
-	}
-	r := ln.pace.ReserveN(now, 1)
-	wait := r.DelayFrom(now)
-	if wait > 0 {
-		r.CancelAt(now)
-	}
-	return wait
-}
-
-func (l *lanes) left(j *job) {
-	l.waiting--
-	l.bytes -= j.size()
-	l.room.Broadcast()
-}
-
-// done gives back the places of a job whose exchange is over, or was not made (took is 0 then), and begins what waited
-// for them. It may be called again, which does nothing.
-func (l *lanes) done(j *job, took time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !j.placed {
-		return
-	}
-	j.placed = false
-	l.crowd.end(j.under)
-	ln := l.of(j.d.WebhookID)
-	ln.busy--
-	l.running--
-	if took > 0 {
-		ln.took, l.typical = quartile(ln.took, took), quartile(l.typical, took)
-	}
-	if len(l.ready) == 0 {
-		l.pump(ln)
-	} else if len(ln.queue) > 0 {
-		l.line(ln) // others wait longer
-	}
-	for len(l.ready) > 0 && l.running < l.limit {
-		next := shift(&l.ready)
-		next.ready = false
-		if l.begin(next) && len(next.queue) > 0 {
-			l.line(next)
-		}
-	}
 }
 
 // quartile is the lower quartile of what there was and one value more, more or less: it falls by three steps for a value

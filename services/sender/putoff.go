@@ -11,12 +11,17 @@ import (
 type putOff struct {
 	host         string
 	since, until time.Time // nobody has answered there; the attempt waits
-	hanging      int       // exchanges for which it waits in place of that; 0: it waits for the host
+	hanging      int       // exchanges for which it waits in place of that; 0: it waits for the host, or for those in line
+	inLine       int       // deliveries of its shop that wait for a place; 0: it does not wait for them
 	decided      time.Time
 }
 
 // why is the sentence for the delivery's story.
 func (p *putOff) why() string {
+	if p.inLine > 0 {
+		return fmt.Sprintf("%d deliveries of its shop wait for a place, as many of its requests are under way as may be, and others' are not to wait behind them; "+
+			"it is looked at again at %s", p.inLine, clock(p.until))
+	}
 	if p.hanging > 0 {
 		return fmt.Sprintf("%d requests of its shop wait for answers that do not come, and its receiver has not been heard of lately, so that it does not take a place that others need; "+
 			"it is looked at again at %s", p.hanging, clock(p.until))
@@ -86,23 +91,28 @@ const (
 	mostRoom  = time.Hour
 )
 
-// makeRoom puts a delivery off while many exchanges of its shop hang, if its receiver has taken nothing lately: it may be one more. It is done whatever the
+// makeRoom puts a delivery off while many exchanges of its shop hang, if its receiver has taken nothing lately: it may be one more. While many wait for a
+// place behind so many that are under way, it puts off whatever comes. It is done whatever the
 // webhook's rules are, since it would wait for a place otherwise. It is called with the lock.
 func (l *lanes) makeRoom(j *job, now time.Time) *putOff {
-	hanging := l.crowd.crowded(j.d.ShopID, l.limit)
+	shop := j.d.ShopID
+	hanging, inLine := l.crowd.crowded(shop, l.limit), l.crowd.part(shop).waiting
+	if inLine < longLine || l.mayTake(shop) {
+		inLine = 0
+	}
 	waited := now.Sub(j.d.MatchedAt)
-	if hanging == 0 || waited > mostRoom {
+	if hanging == 0 && inLine == 0 || waited > mostRoom {
 		return nil
 	}
 	ln := l.of(j.d.WebhookID)
-	if ln.held || ln.health.failures == 0 && now.Sub(ln.health.success) < idleAfter {
+	if ln.held || inLine == 0 && ln.health.failures == 0 && now.Sub(ln.health.success) < idleAfter {
 		return nil
 	}
 	if ln.host == nil {
 		ln.host = l.hosts[hostOf(j.w.URL)] // if that is away, its return has this one sent
 	}
 	ln.puttingOff++
-	return &putOff{hanging: hanging, until: now.Add(max(leastRoom, waited)), decided: now}
+	return &putOff{hanging: hanging, inLine: inLine, until: now.Add(max(leastRoom, waited)), decided: now}
 }
 
 // awaited says when it is known what comes of an attempt of another delivery that nobody answered and that is to be repeated, and how many

@@ -26,7 +26,7 @@ import (
 
 // Config is what sender can be told.
 type Config struct {
-	// MaxInFlight is how many exchanges may be under way at once.
+	// MaxInFlight is how many exchanges may be under way at once. One shop has seven eighths of them at most.
 	MaxInFlight int `yaml:"max_in_flight"`
 	// MaxResponseBytes is how much of an answer's body is read and kept.
 	MaxResponseBytes config.Size `yaml:"max_response_bytes"`
