@@ -10,17 +10,33 @@ import (
 // host is what the receivers of several webhooks may have in common. One that does not answer is away for all of them, and so is back
 // for all once it answers any. Only those that did not answer are known.
 type host struct {
-	silent    int       // attempts in a row that nobody answered
-	since     time.Time // the first of them
-	shut      int       // webhooks in a row for which no connection could be made
-	shutSince time.Time // the first of them
-	tried     time.Time // the latest attempt for another one, when it was shut to all
-	answer    time.Time // the latest
-	back      time.Time // the latest that came when it was away
-	used      time.Time // the latest attempt
-	probe     time.Time // when it is to be probed
-	calling   bool      // it was away, and those that wait for it are called back with each answer
-	lanes     []*lane   // have deliveries that nobody answered, and that wait for a later attempt
+	silent  int                // attempts in a row that nobody answered
+	since   time.Time          // the first of them
+	shut    inARow             // webhooks, whosever, for which no connection could be made
+	shutTo  map[string]*inARow // by shop: its webhooks that were not answered, be it that they hang
+	answer  time.Time          // the latest
+	back    time.Time          // the latest that came when it was away
+	used    time.Time          // the latest attempt
+	probe   time.Time          // when it is to be probed
+	calling bool               // it was away, and those that wait for it are called back with each answer
+	lanes   []*lane            // have deliveries that nobody answered, and that wait for a later attempt
+}
+
+// inARow counts different webhooks, one after the other.
+type inARow struct {
+	webhooks int
+	since    time.Time // the first of them
+	tried    time.Time // the latest attempt for another one, when they were many
+}
+
+// add counts a webhook, which keeps in counted the row that it is among.
+func (r *inARow) add(counted *time.Time, now time.Time) {
+	switch {
+	case r.webhooks == 0:
+		r.webhooks, r.since, *counted = 1, now, now
+	case !counted.Equal(r.since):
+		r.webhooks, *counted = r.webhooks+1, r.since
+	}
 }
 
 // called is deliveries of a webhook that are called back.
@@ -50,23 +66,28 @@ func (x *exchange) unanswered() bool {
 // away says that nobody has answered at the host lately, more than once.
 func (h *host) away(now time.Time) bool { return h.silent > 1 && now.Sub(h.answer) > lately }
 
-// manyShut is how many webhooks in a row no connection could be made for when a host counts as shut to all.
+// manyShut is how many webhooks in a row were not answered when a host counts as shut.
 const manyShut = 10
 
-// triedEvery is how often one that is shut to all is tried for a webhook for which it was not, beside its probes.
+// triedEvery is how often one that is shut is tried for a webhook for which it was not, beside its probes.
 const triedEvery = 5 * time.Second
 
-// shutToAll says that nobody could connect to the host lately, whoever's receiver it was, and that this has been seen just now. Once in a
-// while it says no, so that somebody sees. One who does connect and hangs, or is cut off, says nothing of his neighbour's receiver: a shop
+// isShut says that the host is away, and that nobody could connect to it, whoever's receiver it was, or that none of many receivers of this shop
+// has answered; and that this has been seen just now. Once in a
+// while it says no, so that somebody sees. One who does connect and hangs, or is cut off, says nothing of another shop's receiver: a shop
 // could have another's wait that way.
-func (h *host) shutToAll(now time.Time) bool {
-	if h.shut < manyShut || !h.away(now) {
+func (h *host) isShut(shop string, now time.Time) bool {
+	row := &h.shut
+	if its := h.shutTo[shop]; its != nil && its.webhooks >= manyShut {
+		row = its
+	}
+	if row.webhooks < manyShut || !h.away(now) {
 		return false
 	}
-	if now.Sub(h.tried) < triedEvery {
+	if now.Sub(row.tried) < triedEvery {
 		return true
 	}
-	h.tried = now
+	row.tried = now
 	return false
 }
 
@@ -96,21 +117,28 @@ func (l *lanes) heard(ln *lane, target string, x *exchange, now time.Time) (back
 			h.since, h.probe = now, now.Add(firstProbe)
 		}
 		h.silent++
-		switch {
-		case x.reached:
-			h.shut = 0
-		case h.shut == 0:
-			h.shut, h.shutSince, ln.shut = 1, now, now
-		case !ln.shut.Equal(h.shutSince):
-			h.shut, ln.shut = h.shut+1, h.shutSince
+		if x.reached {
+			h.shut = inARow{}
+		} else {
+			h.shut.add(&ln.shut, now)
 		}
+		its := h.shutTo[ln.shop]
+		if its == nil {
+			its = &inARow{}
+			if h.shutTo == nil {
+				h.shutTo = map[string]*inARow{}
+			}
+			h.shutTo[ln.shop] = its
+		}
+		its.add(&ln.silent, now)
 		h.calling = h.calling && !h.away(now)
 		return nil
 	}
 	if h.away(now) {
 		h.calling, h.back = true, now
 	}
-	h.silent, h.shut, h.answer = 0, 0, now
+	h.silent, h.shut, h.answer = 0, inARow{}, now
+	delete(h.shutTo, ln.shop)
 	for h.calling && len(back) < callTwo {
 		other := h.next()
 		if other == nil {

@@ -53,6 +53,7 @@ type lane struct {
 	failing    []later       // failed since the last success, or put off, and waiting for their time; none while the lane holds
 	host       *host         // where its receiver is; nil: it has always answered
 	shut       time.Time     // is among the webhooks in a row that could not connect there, which began then
+	silent     time.Time     // the same of its shop's that were not answered
 	waits      bool          // is in the host's lanes
 	puttingOff int           // deliveries that will be among failing
 	pace       *rate.Limiter // nil: no limit

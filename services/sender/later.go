@@ -40,13 +40,15 @@ func (l *lanes) wait(webhookID string, d later) (why string, early bool) {
 		return "", true
 	}
 	if at := slices.IndexFunc(ln.failing, func(other later) bool { return other.deliveryID == d.deliveryID }); at >= 0 {
-		ln.failing[at] = d // it has failed again
+		ln.failing[at] = d // it has failed, or was put off, again
 	} else if len(ln.failing) < maxRecalled && l.failing < maxFailing {
 		ln.failing = append(ln.failing, d)
 		l.failing++
-		if d.unanswered {
-			ln.host.awaits(ln)
-		}
+	} else {
+		return "", false
+	}
+	if d.unanswered {
+		ln.host.awaits(ln)
 	}
 	return "", false
 }

@@ -39,7 +39,7 @@ const maxPutOff = 8
 
 // putOff says whether a delivery is not to be attempted now, since nobody has answered at its receiver's host lately, or since it may hang as
 // too many do. Where its own webhook was not answered there, and has an attempt to repeat, it waits until it is known what came of that; where
-// the host is shut to all, it waits for its probes, if it has not been tried yet itself. Both are sent when the host answers. Then wasPutOff
+// the host is shut to its shop or to all, it waits for its probes, if it has not been tried yet itself. Both are sent when the host answers. Then wasPutOff
 // follows. Nil: it is to be attempted, as is what somebody asked for, what has been on its way for as long as the webhook's whole schedule,
 // and what could not be remembered. So a receiver that is away costs the attempts of one delivery, however many wait, and a host that is costs few more than its probes.
 func (l *lanes) putOff(j *job, now time.Time) *putOff {
@@ -72,7 +72,7 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	}
 	longest := now.Add(max(leastPutOff, now.Sub(j.d.MatchedAt)))
 	if until.IsZero() {
-		if j.d.Counted() > 1 || !h.shutToAll(now) {
+		if j.d.Counted() > 1 || !h.isShut(j.d.ShopID, now) {
 			return nil
 		}
 		until = longest

@@ -65,9 +65,22 @@ func TestSender_WhatComesForASilentHostWaitsWithoutAnAttempt(t *testing.T) {
 	}
 }
 
-// The host refuses connections. Ten webhooks were tried, and others come. All arrive when somebody listens.
-func TestSender_WhatComesForAHostThatIsShutToAllWaitsForItsProbes(t *testing.T) {
+func TestSender_WhatComesForAHostThatIsShutWaitsForItsProbes(t *testing.T) {
 	t.Parallel()
+	for name, is := range map[string]http.HandlerFunc{
+		"it refuses connections":  nil,
+		"it hangs up on its shop": func(w http.ResponseWriter, _ *http.Request) { nobodyAnswers(w) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			waitsForAHostThatIsShut(t, is)
+		})
+	}
+}
+
+// waitsForAHostThatIsShut tries ten webhooks at a host where only this answers, and others come. All arrive when somebody does.
+func waitsForAHostThatIsShut(t *testing.T, is http.HandlerFunc) {
+	t.Helper()
 	const webhooks = manyShut + 20
 	b := setup(t)
 	b.start(t, few())
@@ -77,7 +90,16 @@ func TestSender_WhatComesForAHostThatIsShutToAllWaitsForItsProbes(t *testing.T) 
 		t.Fatal(err)
 	}
 	where := l.Addr().String()
-	_ = l.Close()
+	serve := func(is http.HandlerFunc) *http.Server {
+		s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: is}
+		t.Cleanup(func() { _ = s.Close() })
+		go func() { _ = s.Serve(l) }()
+		return s
+	}
+	before := serve(is)
+	if is == nil {
+		_ = before.Close()
+	}
 	send := func(i int) {
 		id := fmt.Sprint("wh_", i)
 		b.put(t, governed(id, fmt.Sprintf("http://%s/%d", where, i), inAnHour()))
@@ -103,13 +125,12 @@ func TestSender_WhatComesForAHostThatIsShutToAllWaitsForItsProbes(t *testing.T) 
 	if tried >= webhooks || putOff < webhooks-manyShut-2 {
 		t.Errorf("%d attempts were made, and %d of the %d others put off; want few more attempts than %d", tried, putOff, webhooks-manyShut, manyShut)
 	}
+	_ = before.Close()
 	arrived := make(chan string, 2*webhooks)
 	if l, err = lc.Listen(t.Context(), "tcp", where); err != nil {
 		t.Fatal(err)
 	}
-	receiver := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.URL.Path })}
-	t.Cleanup(func() { _ = receiver.Close() })
-	go func() { _ = receiver.Serve(l) }()
+	serve(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.URL.Path })
 	b.empty(t)
 	got := map[string]bool{}
 	for len(arrived) > 0 {
@@ -198,13 +219,20 @@ func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
 	}
 }
 
-// Many webhooks were tried, and no connection could be made for any. The next has not been tried yet.
-func TestLanes_PutOffWhatComesForAHostThatIsShutToAll(t *testing.T) {
+// Many webhooks were tried, and no connection could be made for any, or none of the shop's was answered. The next has not been tried yet.
+func TestLanes_PutOffWhatComesForAHostThatIsShut(t *testing.T) {
 	t.Parallel()
 	const url = "https://one.example/in"
 	now := time.Now()
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	shut, hangs, answers := &exchange{class: "connect"}, &exchange{class: "timeout", reached: true}, &exchange{code: 404, reached: true}
+	hang := func(l *lanes, shop string, n int) {
+		for i := range n {
+			ln := l.of(fmt.Sprint(shop, i))
+			ln.shop = shop
+			l.heard(ln, url, hangs, now)
+		}
+	}
 	for _, row := range []struct {
 		name   string
 		change func(l *lanes, h *host, j *job)
@@ -212,12 +240,35 @@ func TestLanes_PutOffWhatComesForAHostThatIsShutToAll(t *testing.T) {
 	}{
 		{"nobody could connect", func(*lanes, *host, *job) {}, true},
 		{"somebody could, and was not answered", func(l *lanes, _ *host, _ *job) { l.heard(l.of("wh_0"), url, hangs, now) }, false},
-		{"somebody could before, and now nobody can", func(l *lanes, _ *host, _ *job) {
+		{"somebody could before, and now nobody can", func(l *lanes, h *host, _ *job) {
 			l.heard(l.of("wh_0"), url, hangs, now)
 			for i := range manyShut {
 				l.heard(l.of(fmt.Sprint("wh_", i)), url, shut, now)
 			}
+			if h.isShut("", now) {
+				t.Error("nobody looks whether it is so again")
+			}
 		}, true},
+		{"its shop's are not answered, be it that they hang", func(l *lanes, h *host, j *job) {
+			hang(l, "demo", manyShut)
+			j.d.ShopID = "demo"
+			if h.isShut("demo", now) {
+				t.Error("nobody looks whether its shop is answered")
+			}
+		}, true},
+		{"another shop's hang", func(l *lanes, _ *host, _ *job) { hang(l, "demo", manyShut) }, false},
+		{"few of its shop's hang", func(l *lanes, _ *host, j *job) {
+			hang(l, "demo", manyShut-1)
+			j.d.ShopID = "demo"
+		}, false},
+		{"its shop's hang, and one is answered", func(l *lanes, _ *host, j *job) {
+			hang(l, "demo", manyShut)
+			l.heard(l.of("demo0"), url, answers, ago(2*lately))
+			for range 2 {
+				l.heard(l.of("demo1"), url, hangs, now)
+			}
+			j.d.ShopID = "demo"
+		}, false},
 		{"it was put off before", func(l *lanes, h *host, j *job) {
 			l.of(j.d.WebhookID).host = h
 			l.wait(j.d.WebhookID, later{deliveryID: j.d.ID, due: now, unanswered: true, putOff: true, began: now})
@@ -226,8 +277,8 @@ func TestLanes_PutOffWhatComesForAHostThatIsShutToAll(t *testing.T) {
 			l.of(j.d.WebhookID).host = h
 			l.wait(j.d.WebhookID, later{deliveryID: "first", due: now, unanswered: true, putOff: true, began: now})
 		}, true},
-		{"nobody has looked lately", func(_ *lanes, h *host, _ *job) { h.tried = ago(triedEvery + time.Second) }, false},
-		{"few were tried", func(_ *lanes, h *host, _ *job) { h.shut = manyShut - 1 }, false},
+		{"nobody has looked lately", func(_ *lanes, h *host, _ *job) { h.shut.tried = ago(triedEvery + time.Second) }, false},
+		{"few were tried", func(_ *lanes, h *host, _ *job) { h.shut.webhooks = manyShut - 1 }, false},
 		{"somebody was answered lately", func(_ *lanes, h *host, _ *job) { h.answer = ago(lately / 2) }, false},
 		{"somebody is answered", func(l *lanes, _ *host, _ *job) { l.heard(l.of("wh_0"), url, answers, now) }, false},
 		{"somebody was, and one could not connect since", func(l *lanes, _ *host, _ *job) {
@@ -243,15 +294,17 @@ func TestLanes_PutOffWhatComesForAHostThatIsShutToAll(t *testing.T) {
 	} {
 		l := newLanes(8, func() int { return 1 })
 		for i := range manyShut {
-			for range 2 { // which count once
-				l.heard(l.of(fmt.Sprint("wh_", i)), url, shut, ago(time.Minute))
+			ln := l.of(fmt.Sprint("wh_", i))
+			ln.shop = fmt.Sprint("shop ", i) // of many shops
+			for range 2 {                    // which count once
+				l.heard(ln, url, shut, ago(time.Minute))
 			}
 		}
 		j := &job{d: contract.Delivery{ID: "newcomer", WebhookID: "wh_new", Attempt: 1, MatchedAt: now}, w: &webhook.Webhook{URL: url, Rules: &webhook.Rules{
 			Policy: profile.Policy{Timeout: 5 * time.Second, RetrySchedule: []time.Duration{time.Minute}, Breaker: profile.Breaker{Failures: 10}},
 		}}}
 		h := l.hosts["https://one.example"]
-		if h.shutToAll(now) {
+		if h.isShut("", now) {
 			t.Fatalf("%s: nobody looks whether the host is back", row.name)
 		}
 		row.change(l, h, j)
@@ -262,6 +315,25 @@ func TestLanes_PutOffWhatComesForAHostThatIsShutToAll(t *testing.T) {
 		if got != nil && (!got.until.Equal(now.Add(leastPutOff)) || l.all["wh_new"].host != h) {
 			t.Errorf("%s: it is put off until %s, and its lane knows its host: %t", row.name, got.until, l.all["wh_new"].host == h)
 		}
+	}
+}
+
+// It was put off to leave places for others when nothing was known of its host, and once more when its host was found to be away.
+func TestLanes_CallBackWhatWasPutOffTwice(t *testing.T) {
+	t.Parallel()
+	const url = "https://one.example/in"
+	l := newLanes(8, func() int { return 1 })
+	now := time.Now()
+	waits := later{deliveryID: "dlv", due: now.Add(time.Minute), unanswered: true, putOff: true, began: now}
+	l.wait("wh_1", waits)
+	for range 2 {
+		l.heard(l.of("wh_2"), url, &exchange{class: "timeout", reached: true}, now)
+	}
+	l.of("wh_1").host = l.hosts["https://one.example"]
+	l.wait("wh_1", waits)
+	back := l.heard(l.of("wh_2"), url, &exchange{code: 200}, now.Add(time.Second))
+	if len(back) != 1 || back[0].webhookID != "wh_1" || len(back[0].waits) != 1 {
+		t.Errorf("when the host answers %+v are called back, want the one", back)
 	}
 }
 
