@@ -185,7 +185,9 @@ func (l *lanes) places(w *webhook.Webhook) int {
 func shift[T any](queue *[]T) (first T) {
 	var none T
 	first, (*queue)[0] = (*queue)[0], none
-	*queue = (*queue)[1:]
+	if *queue = (*queue)[1:]; len(*queue) == 0 {
+		*queue = nil // a lane is remembered for long after its latest delivery
+	}
 	return first
 }
 
