@@ -126,6 +126,10 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger, options ...nats.
 		b.Close()
 		return nil, err
 	}
+	if err := retry(ctx, b.move); err != nil {
+		b.Close()
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -184,7 +188,7 @@ func (b *Bus) ensure(ctx context.Context, o contract.Options) error {
 			return fmt.Errorf("ensure consumer %s: %w", c.Config.Durable, err)
 		}
 	}
-	return retry(ctx, b.move)
+	return nil
 }
 
 // answerTimeout bounds how long the bus may take to answer: a cluster that has no leader does not, also when it has one later.

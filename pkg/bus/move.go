@@ -18,8 +18,8 @@ const (
 	movedBytes  = 8 << 20
 )
 
-// move brings what an earlier build left where it no longer lies to where it lies now. Whoever dies meanwhile, or does it beside another,
-// may leave a delivery there twice.
+// move brings what an earlier build left where it no longer lies to where it lies now. A million timers take minutes: when its time is up
+// it has moved some, and is called again for the rest. Whoever dies meanwhile, or does it beside another, may leave a delivery there twice.
 func (b *Bus) move(ctx context.Context) error {
 	for _, left := range contract.Moved() {
 		if err := b.js.DeleteConsumer(ctx, left.Stream, left.Consumer); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
