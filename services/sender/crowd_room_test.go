@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -52,12 +51,7 @@ func TestSender_ReceiversThatHangLeavePlacesForOthers(t *testing.T) {
 	t.Parallel()
 	const places, hang = 128, 300
 	b := setup(t)
-	free := make(chan struct{})
-	in := count(t, func(http.ResponseWriter, int, int) int {
-		<-free
-		return 0
-	})
-	t.Cleanup(func() { close(free) }) // before the receiver is closed, which waits for its answers
+	in, _ := countOnceFree(t)
 	well := count(t, func(http.ResponseWriter, int, int) int { return 0 })
 	cfg := few()
 	cfg.MaxInFlight = places
@@ -102,13 +96,7 @@ func TestSender_ReceiversThatAreCalledAtOnceLeavePlacesForOthers(t *testing.T) {
 	t.Parallel()
 	const places, webhooks = 128, 300
 	b := setup(t)
-	free := make(chan struct{})
-	release := sync.OnceFunc(func() { close(free) })
-	in := count(t, func(http.ResponseWriter, int, int) int {
-		<-free
-		return 0
-	})
-	t.Cleanup(release) // before the receiver is closed, which waits for its answers
+	in, free := countOnceFree(t)
 	well := count(t, func(http.ResponseWriter, int, int) int { return 0 })
 	cfg := few()
 	cfg.MaxInFlight = places
@@ -133,7 +121,7 @@ func TestSender_ReceiversThatAreCalledAtOnceLeavePlacesForOthers(t *testing.T) {
 	if n := in.requests.Load(); n != places*7/8 {
 		t.Errorf("%d requests are under way to receivers that hang, want %d of %d", n, places*7/8, places)
 	}
-	release()
+	free()
 	eventually(t, "all others follow", func() bool { return len(in.delivered()) == webhooks })
 }
 

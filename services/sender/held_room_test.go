@@ -76,6 +76,16 @@ func count(t *testing.T, answer func(w http.ResponseWriter, number, request int)
 	return n
 }
 
+// countOnceFree begins one that answers nobody before it is free, which it is at the latest when the test ends. Free may be called again.
+func countOnceFree(t *testing.T) (n *numbers, free func()) {
+	t.Helper()
+	release := make(chan struct{})
+	free = sync.OnceFunc(func() { close(release) })
+	n = count(t, func(http.ResponseWriter, int, int) int { <-release; return 0 })
+	t.Cleanup(free) // before its server is closed, which waits for it
+	return n, free
+}
+
 // countOnceUp begins one that answers 500 while it is down, as it is at first.
 func countOnceUp(t *testing.T) (n *numbers, down *atomic.Bool) {
 	t.Helper()
@@ -123,10 +133,7 @@ func wantAll(t *testing.T, n *numbers, want int) []int {
 func TestSender_HangingReceiverDelaysNobody(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	release := make(chan struct{})
-	hanging := count(t, func(http.ResponseWriter, int, int) int { <-release; return 0 })
-	free := sync.OnceFunc(func() { close(release) })
-	t.Cleanup(free) // before its server is closed, which waits for it
+	hanging, free := countOnceFree(t)
 	healthy := count(t, func(http.ResponseWriter, int, int) int { return 0 })
 	const each = 400
 	cfg := few()
@@ -261,10 +268,7 @@ func TestSender_KeepsToTheRateAndTheLimit(t *testing.T) {
 func TestSender_SwitchedOffAndOnAgainLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	release := make(chan struct{})
-	free := sync.OnceFunc(func() { close(release) })
-	in := count(t, func(http.ResponseWriter, int, int) int { <-release; return 0 })
-	t.Cleanup(free)
+	in, free := countOnceFree(t)
 	b.start(t, few())
 	one := int32(1)
 	on := governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one})

@@ -48,10 +48,7 @@ func TestSender_TakesOverTheLanesOfADeadSender(t *testing.T) {
 func TestSender_OwningALaneLosesNothingThatWaitsInIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	release := make(chan struct{})
-	free := sync.OnceFunc(func() { close(release) })
-	in := count(t, func(http.ResponseWriter, int, int) int { <-release; return 0 })
-	t.Cleanup(free)
+	in, free := countOnceFree(t)
 	b.start(t, few())
 	one := int32(1)
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one}))

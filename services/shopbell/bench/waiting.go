@@ -162,7 +162,7 @@ func (w *waitingRoom) fill(ctx context.Context, n int) (time.Duration, error) {
 	var counted struct {
 		Total struct{ Deliveries, Attempts float64 }
 	}
-	for seen, since := 0.0, time.Now(); ; time.Sleep(time.Second) {
+	for seen, since := 0.0, time.Now(); ; time.Sleep(time.Second) { // between two looks
 		if err := getJSON(ctx, w.serve.url+"/v1/shops/late/stats", &counted); err != nil {
 			return 0, err
 		}
