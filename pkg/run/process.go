@@ -325,7 +325,8 @@ func (s *grpcService) Run(ctx context.Context, ready func()) error {
 		<-gone
 	}
 	for range waiting {
-		if serr := <-failed; err == nil {
+		// A listener that had not begun to serve when the stop came says that the server is stopped: that is no fault.
+		if serr := <-failed; err == nil && !errors.Is(serr, grpc.ErrServerStopped) {
 			err = serr
 		}
 	}
