@@ -34,6 +34,7 @@ type exchange struct {
 	request    http.Header
 	code       int // 0: no answer
 	response   http.Header
+	kept       []*shopbellv1.Header // of response, as much as the log keeps
 	body       []byte
 	cut        bool
 	retryAfter time.Duration
@@ -75,6 +76,23 @@ func do(ctx context.Context, c *client, target string, h http.Header, body []byt
 	x.duration = time.Since(x.began)
 	x.timings = v.clock.seen().timings()
 	return x
+}
+
+// keep drops what the log does not keep: of the answer's body, and of its headers, what is beyond so many bytes.
+func (x *exchange) keep(most int) {
+	if len(x.body) > most {
+		x.body, x.cut = bytes.Clone(x.body[:most]), true
+	}
+	x.kept = shown(x.response, false)
+	size := 0
+	for i, h := range x.kept {
+		size += len(h.Name) + len(h.Value)
+		if size > most {
+			left := len(x.kept) - i
+			x.kept = append(x.kept[:i], &shopbellv1.Header{Name: "…", Value: fmt.Sprintf("%d more, beyond the %d bytes that are kept", left, most)})
+			break
+		}
+	}
 }
 
 // bodies are buffers to read answers into: a large one is not to grow anew for each exchange.

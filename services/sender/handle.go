@@ -296,6 +296,7 @@ func (s *Sender) attempt(ctx context.Context, j *job) (r result, err error) {
 	case early:
 		v = v.early(time.Until(d.Due))
 	}
+	x.keep(int(s.cfg.KeptResponseBytes))
 	describe(x, v)
 	var back []called
 	if !d.ByHand() {

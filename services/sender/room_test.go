@@ -305,6 +305,45 @@ func TestSender_PostsSignedBytesAndTellsTheWholeStory(t *testing.T) {
 	}
 }
 
+func TestSender_TellsTheLogAPartOfALongAnswer(t *testing.T) {
+	t.Parallel()
+	const kept, page = 8 << 10, 60 << 10
+	for _, row := range []struct {
+		name    string
+		answer  http.HandlerFunc
+		body    int
+		cut     bool
+		headers string
+	}{
+		{"a body as long as what is kept", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("x", kept)) }, kept, false, ""},
+		{"a page for each attempt", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("x", page)) }, kept, true, ""},
+		{"headers without end", func(w http.ResponseWriter, _ *http.Request) {
+			for i := range 40 {
+				w.Header().Set(fmt.Sprintf("X-%02d", i), strings.Repeat("y", 1020))
+			}
+		}, 0, false, "33 more, beyond the 8192 bytes that are kept"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.start(t, few())
+			b.put(t, state(handler(t, false, row.answer).URL, "enveloped"))
+			b.publish(t, delivery("1", "application/json").Message())
+			a := b.records(t, 1)[0].GetAttempt().GetAttempt()
+			if a.Verdict != delivered || len(a.ResponseBody) != row.body || a.ResponseBodyCut != row.cut {
+				t.Errorf("%s with %d bytes, cut %t; want %d, %t", a.Verdict, len(a.ResponseBody), a.ResponseBodyCut, row.body, row.cut)
+			}
+			size, last := 0, a.ResponseHeaders[len(a.ResponseHeaders)-1]
+			for _, h := range a.ResponseHeaders {
+				size += len(h.Name) + len(h.Value)
+			}
+			if size > kept+100 || row.headers != "" && last.Value != row.headers {
+				t.Errorf("%d bytes of headers, the last is %s: %s", size, last.Name, last.Value)
+			}
+		})
+	}
+}
+
 func TestSender_RetryIsAScheduledMessage(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

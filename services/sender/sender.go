@@ -28,8 +28,11 @@ import (
 type Config struct {
 	// MaxInFlight is how many exchanges may be under way at once. One shop has seven eighths of them at most.
 	MaxInFlight int `yaml:"max_in_flight"`
-	// MaxResponseBytes is how much of an answer's body is read and kept.
+	// MaxResponseBytes is how much of an answer's body is read.
 	MaxResponseBytes config.Size `yaml:"max_response_bytes"`
+	// KeptResponseBytes is how much of an answer's headers, and of its body, is kept in the log: what a receiver answers is
+	// carried over the bus, and it may answer with its whole shop each time.
+	KeptResponseBytes config.Size `yaml:"kept_response_bytes"`
 	// Grace is how long exchanges under way may take to finish when the sender stops. One that is interrupted then is
 	// not an attempt; it is made again.
 	Grace time.Duration `yaml:"grace"`
@@ -49,7 +52,7 @@ type Config struct {
 
 // Defaults suit a shop platform of any size.
 func Defaults() Config {
-	return Config{MaxInFlight: 4096, MaxResponseBytes: 64 << 10, Grace: 15 * time.Second, KeepHeld: 30 * 24 * time.Hour, MaxIdleConnections: 4096}
+	return Config{MaxInFlight: 4096, MaxResponseBytes: 64 << 10, KeptResponseBytes: 8 << 10, Grace: 15 * time.Second, KeepHeld: 30 * 24 * time.Hour, MaxIdleConnections: 4096}
 }
 
 // Validate says what is wrong with the settings.
@@ -60,6 +63,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxResponseBytes < 1<<10 || c.MaxResponseBytes > 1<<20 {
 		bad.Add("max_response_bytes", "%s is not between 1KiB and 1MiB", c.MaxResponseBytes)
+	}
+	if c.KeptResponseBytes < 1<<10 || c.KeptResponseBytes > 1<<20 {
+		bad.Add("kept_response_bytes", "%s is not between 1KiB and 1MiB", c.KeptResponseBytes)
 	}
 	if c.Grace < 0 || c.Grace > 5*time.Minute {
 		bad.Add("grace", "%s is not between 0s and 5m", c.Grace)

@@ -58,7 +58,7 @@ func (x *exchange) proto(d *contract.Delivery, v verdict, traceID string) *shopb
 	out := &shopbellv1.Attempt{
 		Number: int32(d.Attempt), StartedAt: timestamppb.New(x.began), DurationMs: millis(x.duration), Timings: x.timings,
 		ResponseCode: int32(x.code), ErrorClass: x.class, Error: x.problem, Verdict: v.status, Url: x.url,
-		RequestHeaders: shown(x.request, true), ResponseHeaders: shown(x.response, false), ResponseBody: x.body, ResponseBodyCut: x.cut,
+		RequestHeaders: shown(x.request, true), ResponseHeaders: x.kept, ResponseBody: x.body, ResponseBodyCut: x.cut,
 		TraceId: traceID, ByHand: d.ByHand(), AskedBy: d.AskedBy, ReplayId: d.Replay,
 	}
 	if v.status == retrying {

@@ -58,6 +58,7 @@ func (s *Sender) TestWebhook(ctx context.Context, req *senderv1.TestWebhookReque
 	if v.reason = ""; v.status != delivered {
 		v.reason = "the test failed"
 	}
+	x.keep(int(s.cfg.KeptResponseBytes))
 	describe(x, v)
 	text := b.bytes()
 	traceID := telemetry.TraceID(ctx)
