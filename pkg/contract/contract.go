@@ -61,6 +61,10 @@ func DefaultOptions() Options {
 	return Options{Replicas: 1, KeepEvents: 7 * 24 * time.Hour, KeepOutcomes: 7 * 24 * time.Hour, DuplicateWindow: time.Hour}
 }
 
+// repeats is how long the id of a message is remembered outside of EVENTS: long enough for a room that repeats what it published,
+// after a crash, a start and an AckWait. Each id is two objects of the server's that its collector marks.
+const repeats = 3 * ackWait
+
 // Streams are all streams, as they must be.
 func Streams(o Options) []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
@@ -72,7 +76,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 			MaxAge:      o.KeepEvents,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
-			Duplicates:  2 * time.Minute,
+			Duplicates:  repeats,
 			AllowDirect: true,
 		},
 		{
@@ -87,14 +91,13 @@ func Streams(o Options) []jetstream.StreamConfig {
 			AllowDirect: true,
 		},
 		{
-			Name:        Deliveries,
-			Description: "events on their way to webhooks",
-			Subjects:    []string{deliverySubjects(Straight), deliverySubjects(Bulk), FillerSubject(Deliveries)},
-			Retention:   jetstream.WorkQueuePolicy,
-			Storage:     jetstream.FileStorage,
-			Replicas:    o.Replicas,
-			// Long enough for a publisher that repeats itself after a crash and an AckWait.
-			Duplicates:        2 * time.Minute,
+			Name:              Deliveries,
+			Description:       "events on their way to webhooks",
+			Subjects:          []string{deliverySubjects(Straight), deliverySubjects(Bulk), FillerSubject(Deliveries)},
+			Retention:         jetstream.WorkQueuePolicy,
+			Storage:           jetstream.FileStorage,
+			Replicas:          o.Replicas,
+			Duplicates:        repeats,
 			AllowMsgSchedules: true, // an earlier build's timers were here, and no server takes it back
 			AllowRollup:       true, // a filler may replace the one before it
 			AllowDirect:       true,
@@ -108,9 +111,9 @@ func Streams(o Options) []jetstream.StreamConfig {
 			Retention:         jetstream.WorkQueuePolicy,
 			Storage:           jetstream.FileStorage,
 			Replicas:          o.Replicas,
-			Duplicates:        2 * time.Minute, // as in DELIVERIES
-			AllowMsgSchedules: true,            // timers: ADR-51
-			AllowRollup:       true,            // a timer or filler may replace the one before it
+			Duplicates:        repeats,
+			AllowMsgSchedules: true, // timers: ADR-51
+			AllowRollup:       true, // a timer or filler may replace the one before it
 			AllowDirect:       true,
 		},
 		{
@@ -120,7 +123,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 			Retention:   jetstream.LimitsPolicy,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
-			Duplicates:  2 * time.Minute,
+			Duplicates:  repeats,
 			AllowRollup: true, // of tries, wishes and fillers, each replaces the one before it
 			AllowDirect: true,
 		},
@@ -132,7 +135,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 			MaxAge:      o.KeepOutcomes,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
-			Duplicates:  2 * time.Minute, // of wishes to switch off; records have no ids
+			Duplicates:  repeats, // of wishes to switch off; records have no ids
 			AllowDirect: true,
 		},
 	}
