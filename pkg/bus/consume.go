@@ -60,8 +60,8 @@ type Batching struct {
 	Size int
 	// Now is how many messages a batch that is begun now has at most, if fewer than Size. Nil: Size.
 	Now func() int
-	// Linger is how long a batch waits for more messages after its first, if that came sooner than this after the message
-	// before it: who comes alone waits for nobody. 0 takes what is there.
+	// Linger is how long a batch waits for more messages after its first, while they come so fast that company messages are
+	// expected in that time: who would wait for one or two others waits for nobody. 0 takes what is there.
 	Linger time.Duration
 }
 
@@ -97,10 +97,12 @@ func (b *Bus) BatchesThen(ctx context.Context, consumer string, how Batching, ha
 		})
 	}
 	var last time.Time
+	gap := how.Linger // between messages, of late
 	err := b.Consume(ctx, consumer, 2*how.Size, func(m Message) {
 		now := time.Now()
-		one := arrival{m, now.Sub(last) < how.Linger}
+		gap += (min(now.Sub(last), how.Linger) - gap) / 8
 		last = now
+		one := arrival{m, gap < how.Linger/company}
 		select {
 		case queue <- one:
 		case <-ended: // draining took too long; the message comes again
@@ -111,7 +113,10 @@ func (b *Bus) BatchesThen(ctx context.Context, consumer string, how Batching, ha
 	return err
 }
 
-// arrival is a message that came, and whether it came soon after another.
+// company is how many messages a batch that waits expects at least.
+const company = 4
+
+// arrival is a message that came, and whether others are expected soon after it.
 type arrival struct {
 	Message
 
