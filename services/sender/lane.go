@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -60,6 +61,7 @@ type lane struct {
 	took       time.Duration // what an exchange takes with this receiver
 	used       time.Time
 	ready      bool // in lanes.ready or lanes.crowding
+	queued     bool // in lanes.queued
 	waking     bool // a timer will pump it
 }
 
@@ -78,6 +80,7 @@ type lanes struct {
 	all      map[string]*lane
 	ready    []*lane // have a job and a place for it, and wait for one of the sender's
 	crowding []*lane // the same, of shops that have enough of them
+	queued   []*lane // had something in their queue when they were looked at last, or since
 	running  int
 	waiting  int // jobs in queues
 	bytes    int // their size
@@ -306,16 +309,19 @@ func (l *lanes) hold(what hold, unwell bool) hold {
 	return what
 }
 
-// late gives the lanes in which a delivery waits for longer than it should, with their shops.
+// late gives the lanes in which a delivery waits for longer than it should, with their shops. It looks at none but those that had something
+// in their queue: nobody is admitted meanwhile, and there may be a hundred thousand lanes.
 func (l *lanes) late(now time.Time) map[string]string {
 	out := map[string]string{}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id, ln := range l.all {
-		if len(ln.queue) > 0 && ln.queue[0].from == nil && !ln.queue[0].d.ByHand() && !ln.held && now.Sub(ln.queue[0].queued) > longWait {
-			out[id] = ln.queue[0].d.ShopID
+	l.queued = slices.DeleteFunc(l.queued, func(ln *lane) bool {
+		ln.queued = len(ln.queue) > 0
+		if ln.queued && ln.queue[0].from == nil && !ln.queue[0].d.ByHand() && !ln.held && now.Sub(ln.queue[0].queued) > longWait {
+			out[ln.id] = ln.queue[0].d.ShopID
 		}
-	}
+		return !ln.queued
+	})
 	return out
 }
 
@@ -366,11 +372,20 @@ func (l *lanes) close() (out []*job) {
 // idleAfter is how long a lane in which nothing goes on is remembered, with what is known of its receiver's health.
 const idleAfter = 10 * time.Minute
 
-// forget drops the lanes in which nothing goes on.
+// forgetAtOnce is how many lanes are looked at before others may have the lock.
+const forgetAtOnce = 256
+
+// forget drops the lanes in which nothing goes on. It looks at all of them, and lets others have the lock again and again meanwhile.
 func (l *lanes) forget(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id, ln := range l.all {
+	looked := 0
+	for id, ln := range l.all { // nobody else takes one out; of those that come meanwhile some are not met
+		if looked++; looked%forgetAtOnce == 0 {
+			l.mu.Unlock()
+			runtime.Gosched()
+			l.mu.Lock()
+		}
 		before := len(ln.failing)
 		ln.failing = slices.DeleteFunc(ln.failing, func(d later) bool { return now.Sub(d.due) > idleAfter }) // another sender had it
 		l.failing -= before - len(ln.failing)

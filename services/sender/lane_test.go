@@ -3,6 +3,7 @@ package sender
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -206,6 +207,64 @@ func TestLanes_HoldWhatComesAndWhatWaits(t *testing.T) {
 	}
 	if l.waiting != 1 || l.bytes != (*begun)[0].size() {
 		t.Errorf("%d wait with %d bytes, want one", l.waiting, l.bytes)
+	}
+}
+
+// Of a hundred thousand lanes nobody is to look at all of them with the lock.
+func TestLanes_FindWhatWaitsTooLongAmongFew(t *testing.T) {
+	t.Parallel()
+	l, begun := lanesFor(1000, 1)
+	one := profile.Policy{MaxInFlight: 1}
+	for i := range 500 {
+		l.admit(jobFor(fmt.Sprint("idle", i), "first", one))
+		l.done((*begun)[i], time.Millisecond)
+	}
+	for _, name := range []string{"first", "second", "third"} {
+		l.admit(jobFor("slow", name, one))
+	}
+	l.admit(jobFor("quick", "first", one))
+	soon, late := time.Now(), time.Now().Add(longWait+time.Second)
+	for i, row := range []struct {
+		at   time.Time
+		want []string
+	}{{soon, nil}, {late, []string{"slow"}}, {late, []string{"slow"}}} {
+		if got := slices.Collect(maps.Keys(l.late(row.at))); !slices.Equal(got, row.want) {
+			t.Errorf("look %d finds %v, want %v", i+1, got, row.want)
+		}
+		if len(l.queued) != 1 {
+			t.Errorf("look %d leaves %d lanes to look at, want the one where something waits", i+1, len(l.queued))
+		}
+	}
+	for range 2 {
+		l.done((*begun)[500], time.Millisecond)
+		(*begun)[500] = (*begun)[len(*begun)-1]
+	}
+	l.admit(jobFor("slow", "fourth", one))
+	if got := l.late(late.Add(time.Minute)); len(got) != 1 {
+		t.Errorf("what came after all others were begun is not found: %v", got)
+	}
+	l.hold(hold{webhookID: "slow"}, false)
+	if got := l.late(late.Add(time.Minute)); len(got) != 0 || len(l.queued) != 0 {
+		t.Errorf("nothing waits any more, and %v is found, %d lanes are to be looked at", got, len(l.queued))
+	}
+}
+
+func TestLanes_ForgetThoseInWhichNothingGoesOn(t *testing.T) {
+	t.Parallel()
+	l, begun := lanesFor(10_000, 1)
+	const idle = 3*forgetAtOnce + 7
+	for i := range idle {
+		l.admit(jobFor(fmt.Sprint("idle", i), "first", profile.Policy{}))
+		l.done((*begun)[i], time.Millisecond)
+	}
+	l.admit(jobFor("busy", "first", profile.Policy{}))
+	l.forget(time.Now())
+	if len(l.all) != idle+1 {
+		t.Errorf("%d lanes are left, want all %d: they were used a moment ago", len(l.all), idle+1)
+	}
+	l.forget(time.Now().Add(2 * time.Minute))
+	if len(l.all) != 1 || l.all["busy"] == nil {
+		t.Errorf("%d lanes are left, want the one in which an exchange is under way", len(l.all))
 	}
 }
 

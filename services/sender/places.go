@@ -104,6 +104,10 @@ func (ln *lane) paced(w *webhook.Webhook, share int) time.Duration {
 func (l *lanes) queue(ln *lane, j *job) {
 	j.queued = time.Now()
 	ln.queue = append(ln.queue, j)
+	if !ln.queued {
+		ln.queued = true
+		l.queued = append(l.queued, ln)
+	}
 	l.waiting++
 	l.bytes += j.size()
 	l.crowd.wait(j.w.ShopID, 1)
