@@ -60,6 +60,10 @@ type Webhook struct {
 	apiKey string
 	state  string // a busv1.WebhookState, encoded
 	keys   []key
+
+	// Nearly all have one of each, which needs no object of its own.
+	oneEvent [1]string
+	oneKey   [1]key
 }
 
 // Discarded is what of its held deliveries the owner has had discarded: those held because it was off by a revision up to
@@ -114,13 +118,14 @@ func check(state *busv1.WebhookState, encoded string, profiles *profile.Set) (*W
 	own := state.Webhook
 	in := func(text string) string { return partOf(encoded, text) }
 	w := &Webhook{
-		ID: in(own.Id), ShopID: in(own.ShopId), Label: in(own.GetLabel()), URL: in(own.Url), Events: make([]string, len(own.Events)),
+		ID: in(own.Id), ShopID: in(own.ShopId), Label: in(own.GetLabel()), URL: in(own.Url),
 		Status: in(own.Status), DisabledReason: in(own.GetDisabledReason()), OffByReceiver: state.OffByReceiver,
 		APIKeyID: in(own.GetApiKeyId()), apiKey: in(state.ApiKey), state: encoded,
 		Discarded: Discarded{state.Discarded.GetRevision(), state.Discarded.GetSequence()},
 	}
-	for i, name := range own.Events {
-		w.Events[i] = in(name)
+	w.Events = slices.Grow(w.oneEvent[:0], len(own.Events))
+	for _, name := range own.Events {
+		w.Events = append(w.Events, in(name))
 	}
 	if len(own.Headers) > 0 {
 		w.OwnHeaders = make(map[string]string, len(own.Headers))
@@ -154,7 +159,7 @@ func (w *Webhook) State() *busv1.WebhookState {
 // readKeys reads what signs, once for all deliveries. Private keys are read only where a scheme signs with them: it
 // takes a while.
 func (w *Webhook) readKeys(secrets []*busv1.Secret, in func(string) string) error {
-	w.keys = make([]key, 0, len(secrets))
+	w.keys = slices.Grow(w.oneKey[:0], len(secrets))
 	for i, s := range secrets {
 		secret, err := signature.ParseSecret(in(s.Value))
 		if err != nil {
