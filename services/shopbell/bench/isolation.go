@@ -54,6 +54,7 @@ func isolation(args []string) (err error) {
 	if _, err := exec.LookPath(*shopbell); err != nil {
 		return fmt.Errorf("find the program under test (make build makes it): %w", err)
 	}
+	leaveTheCores()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	dir, err := os.MkdirTemp("", "shopbell-isolation-")
