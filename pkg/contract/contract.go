@@ -61,10 +61,6 @@ func DefaultOptions() Options {
 	return Options{Replicas: 1, KeepEvents: 7 * 24 * time.Hour, KeepOutcomes: 7 * 24 * time.Hour, DuplicateWindow: time.Hour}
 }
 
-// repeats is how long the id of a message is remembered outside of EVENTS: long enough for a room that repeats what it published,
-// after a crash, a start and an AckWait. Each id is two objects of the server's that its collector marks.
-const repeats = 3 * ackWait
-
 // Streams are all streams, as they must be.
 func Streams(o Options) []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
@@ -76,7 +72,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 			MaxAge:      o.KeepEvents,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
-			Duplicates:  repeats,
+			Duplicates:  2 * time.Minute,
 			AllowDirect: true,
 		},
 		{
@@ -91,13 +87,14 @@ func Streams(o Options) []jetstream.StreamConfig {
 			AllowDirect: true,
 		},
 		{
-			Name:              Deliveries,
-			Description:       "events on their way to webhooks",
-			Subjects:          []string{deliverySubjects(Straight), deliverySubjects(Bulk), FillerSubject(Deliveries)},
-			Retention:         jetstream.WorkQueuePolicy,
-			Storage:           jetstream.FileStorage,
-			Replicas:          o.Replicas,
-			Duplicates:        repeats,
+			Name:        Deliveries,
+			Description: "events on their way to webhooks",
+			Subjects:    []string{deliverySubjects(Straight), deliverySubjects(Bulk), FillerSubject(Deliveries)},
+			Retention:   jetstream.WorkQueuePolicy,
+			Storage:     jetstream.FileStorage,
+			Replicas:    o.Replicas,
+			// Long enough for a publisher that repeats itself after a crash and an AckWait.
+			Duplicates:        2 * time.Minute,
 			AllowMsgSchedules: true, // an earlier build's timers were here, and no server takes it back
 			AllowRollup:       true, // a filler may replace the one before it
 			AllowDirect:       true,
@@ -111,9 +108,9 @@ func Streams(o Options) []jetstream.StreamConfig {
 			Retention:         jetstream.WorkQueuePolicy,
 			Storage:           jetstream.FileStorage,
 			Replicas:          o.Replicas,
-			Duplicates:        repeats,
-			AllowMsgSchedules: true, // timers: ADR-51
-			AllowRollup:       true, // a timer or filler may replace the one before it
+			Duplicates:        2 * time.Minute, // as in DELIVERIES
+			AllowMsgSchedules: true,            // timers: ADR-51
+			AllowRollup:       true,            // a timer or filler may replace the one before it
 			AllowDirect:       true,
 		},
 		{
@@ -123,7 +120,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 			Retention:   jetstream.LimitsPolicy,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
-			Duplicates:  repeats,
+			Duplicates:  2 * time.Minute,
 			AllowRollup: true, // of tries, wishes and fillers, each replaces the one before it
 			AllowDirect: true,
 		},
@@ -135,7 +132,7 @@ func Streams(o Options) []jetstream.StreamConfig {
 			MaxAge:      o.KeepOutcomes,
 			Storage:     jetstream.FileStorage,
 			Replicas:    o.Replicas,
-			Duplicates:  repeats, // of wishes to switch off; records have no ids
+			Duplicates:  2 * time.Minute, // of wishes to switch off; records have no ids
 			AllowDirect: true,
 		},
 	}

@@ -383,7 +383,7 @@ func get(h nats.Header, name string) string {
 }
 
 // RecordMessage makes the message of a record; webhookID may be empty. It has no id: a record that is there twice counts once, and
-// the bus would have to remember a minute of ids.
+// the bus would have to remember two minutes of ids.
 func RecordMessage(shop, webhookID string, record []byte) *nats.Msg {
 	return &nats.Msg{Subject: OutcomeSubject(shop, webhookID), Data: record}
 }
