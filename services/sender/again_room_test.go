@@ -123,6 +123,52 @@ func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
 	}
 }
 
+// A sender that is killed between putting a delivery off and saying so has it put off again, when it may have been sent.
+func TestSender_WhatWasPutOffAndSentMeanwhileIsNotToldAsDelayed(t *testing.T) {
+	t.Parallel()
+	for name, wasPutOff := range map[string]bool{"it was put off": true, "it was not put off yet": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.put(t, state("http://127.0.0.1:9", "slow"))
+			d := delivery("1", "application/json")
+			b.publish(t, d.Message())
+			if err := b.taken(t).Nak(); err != nil { // stands for the end of its AckWait
+				t.Fatal(err)
+			}
+			again := b.taken(t)
+			b.start(t, few())
+			until := time.Now().Add(time.Hour)
+			if wasPutOff {
+				off := *d
+				off.Deferred++
+				timer := off.Later(until)
+				b.publish(t, timer)
+				stream, err := b.js.Stream(t.Context(), contract.Later)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject(timer.Subject)); err != nil { // it was sent
+					t.Fatal(err)
+				}
+			}
+			j := &job{d: *d, m: again, w: b.sender.webhooks.Get("demo", "wh_1")}
+			if err := b.sender.putOff(t.Context(), j, &putOff{host: "127.0.0.1:9", until: until, decided: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			told := 0
+			for _, r := range b.records(t, 0) {
+				if r.GetChange().GetStatus() == delayed {
+					told++
+				}
+			}
+			if left := len(b.stored(t, contract.Later)); (told == 0) != wasPutOff || (left == 0) != wasPutOff {
+				t.Errorf("it is told as delayed %d times, and %d timers are set", told, left)
+			}
+		})
+	}
+}
+
 // A sender that is killed between holding what was called back and saying so leaves it in two places.
 func TestSender_WhatWasHeldAndSentMeanwhileIsNotHeldAgain(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"shopbell.dev/pkg/bus"
 )
 
 // putOff is that a delivery is not attempted now.
@@ -145,7 +149,15 @@ func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 	defer s.lanes.wasPutOff(j.d.WebhookID)
 	d := j.d
 	d.Deferred++
-	if err := s.publish(ctx, s.records.WriteCalmly, changeOf(&d, delayed, p.why()), d.Later(p.until)); err != nil {
+	next := []*nats.Msg{d.Later(p.until)}
+	if comesAgain(j.m) {
+		was, err := s.setAgain(ctx, next[0])
+		if err != nil || was {
+			return err
+		}
+		next = nil
+	}
+	if err := s.publish(ctx, s.records.WriteCalmly, changeOf(&d, delayed, p.why()), next...); err != nil {
 		return err
 	}
 	if j.w.Policy.Breaks() { // else it has no attempts beside its schedule's, and is not called back
@@ -154,6 +166,16 @@ func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 		})
 	}
 	return nil
+}
+
+// setAgain publishes the timer of what is put off and was handed out before, and says whether it had been set then, by somebody who was
+// killed before he could say so to the bus: he told of it, and it may have been sent since, after which it is not to be told as delayed.
+func (s *Sender) setAgain(ctx context.Context, timer *nats.Msg) (was bool, err error) {
+	bus.Inject(ctx, timer)
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
+	defer cancel()
+	acks, err := s.env.Bus.PublishAcks(bound, timer)
+	return err == nil && acks[0].Duplicate, err
 }
 
 func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
