@@ -30,17 +30,19 @@ func TestSender_WhatLeavesPlacesForOthersIsNotCalledBackWhereAttemptsArePromised
 		{"its attempts are promised", &shopbellv1.Breaker{Failures: proto.Int32(0), HangShare: proto.Float64(0)}, 0},
 	} {
 		b := setup(t)
+		d := numbered("wh_1", 1)[0]
+		b.publish(t, d.Message())
+		taken := b.taken(t)
 		b.start(t, few())
 		b.put(t, governed("wh_1", "http://127.0.0.1:1/", &shopbellv1.Policy{Breaker: row.breaker, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
-		d := numbered("wh_1", 1)[0]
-		j := &job{d: *d, w: b.sender.webhooks.Get(d.ShopID, d.WebhookID)}
+		j := &job{d: *d, m: taken, w: b.sender.webhooks.Get(d.ShopID, d.WebhookID)}
 		b.sender.lanes.mu.Lock()
 		b.sender.lanes.of(d.WebhookID).puttingOff++
 		b.sender.lanes.mu.Unlock()
 		if err := b.sender.putOff(t.Context(), j, &putOff{hanging: fewHanging, until: time.Now().Add(time.Hour), decided: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		if got := b.waiting(); got != row.want || len(b.onTheWay(t)) == 0 {
+		if got := b.waiting(); got != row.want || len(b.stored(t, contract.Later)) == 0 {
 			t.Errorf("%s: %d are remembered, want %d, and its timer is set", row.name, got, row.want)
 		}
 	}
