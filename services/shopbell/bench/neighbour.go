@@ -111,11 +111,11 @@ func (n *neighbour) poured(ctx context.Context) error {
 	}
 }
 
-// beNeighbour is the process. It ends when its input does.
 // leaveTheCores has receivers and publishers collect seldom: each time takes one of the cores that serve has as well for ten
 // milliseconds or more, which would stand in its figures.
 func leaveTheCores() { debug.SetGCPercent(1000) }
 
+// beNeighbour is the process. It ends when its input does.
 func beNeighbour(args []string) error {
 	flags := flag.NewFlagSet(neighbourWord, flag.ContinueOnError)
 	number := flags.Int("trial", 1, "whose receivers")
