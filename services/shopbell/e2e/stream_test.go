@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,21 +67,24 @@ func (h *house) listen(t *testing.T, ctx context.Context, path string, headers .
 	return said
 }
 
-// await waits until a tail says this of a delivery to a webhook.
-func await(t *testing.T, said <-chan told, event, status string) told {
+// await waits until a tail has said all of these of deliveries to a webhook ("attempt retrying"), in whichever order, and gives
+// what it said. Who decides and who sends do not wait for each other: that a delivery is pending may be said after its first attempt.
+func await(t *testing.T, said <-chan told, wants ...string) map[string]told {
 	t.Helper()
-	late := time.After(30 * time.Second)
-	for {
+	got := map[string]told{}
+	for late := time.After(30 * time.Second); ; {
+		missing := slices.DeleteFunc(slices.Clone(wants), func(want string) bool { _, is := got[want]; return is })
+		if len(missing) == 0 {
+			return got
+		}
 		select {
 		case now, ok := <-said:
 			if !ok {
-				t.Fatalf("the tail ended before it said %s %s", event, status)
+				t.Fatalf("the tail ended before it said %q", missing)
 			}
-			if now.event == event && now.data.Delivery.Status == status {
-				return now
-			}
+			got[now.event+" "+now.data.Delivery.Status] = now
 		case <-late:
-			t.Fatalf("the tail does not say %s %s", event, status)
+			t.Fatalf("the tail does not say %q", missing)
 		}
 	}
 }
@@ -99,16 +103,15 @@ func TestTail_SaysWhatHappensUntilTheEnd(t *testing.T) {
 			t.Errorf("whoever comes back: got %+v first, want a gap", first)
 		}
 		id := h.publish(t, "blomster", `{"type":"order.created","data":{"n":1}}`)[0].ID
-		made := await(t, all, "status", "pending")
-		again := await(t, all, "attempt", "retrying")
-		done := await(t, all, "attempt", "delivered")
+		said := await(t, all, "status pending", "attempt retrying", "attempt delivered")
+		made, again, done := said["status pending"], said["attempt retrying"], said["attempt delivered"]
 		if d := done.data.Delivery; d.EventID != id || d.ID != made.data.Delivery.ID || len(d.Attempts) != 1 || d.Attempts[0].Number != 2 {
 			t.Errorf("got %+v, want attempt 2 of %s of event %s", d, made.data.Delivery.ID, id)
 		}
-		if made.id == "" || again.id <= made.id && len(again.id) <= len(made.id) {
-			t.Errorf("got ids %q and then %q, want them ascending", made.id, again.id)
+		if again.id == "" || done.id <= again.id && len(done.id) <= len(again.id) {
+			t.Errorf("got ids %q and then %q, want them ascending", again.id, done.id)
 		}
-		if got := await(t, failing, "attempt", "retrying"); got.data.Delivery.ResponseCode != 500 {
+		if got := await(t, failing, "attempt retrying")["attempt retrying"]; got.data.Delivery.ResponseCode != 500 {
 			t.Errorf("5xx alone: got %+v", got)
 		}
 		leave()
