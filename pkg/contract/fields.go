@@ -21,16 +21,19 @@ const hdrFields = "Shopbell"
 const formerFields = "Shopbell-"
 
 // fields are those of one message, as its header holds them.
-type fields []byte
+type fields struct{ strings.Builder }
 
 // fieldsRoom is as much as most messages' fields take.
 const fieldsRoom = 384
 
 func (f *fields) name(name string) {
-	if len(*f) > 0 {
-		*f = append(*f, ' ')
+	if f.Len() == 0 {
+		f.Grow(fieldsRoom)
+	} else {
+		f.WriteByte(' ')
 	}
-	*f = append(append(*f, name...), '=')
+	f.WriteString(name)
+	f.WriteByte('=')
 }
 
 // text leaves out what is empty. What would end the field stands as in a URL: %20.
@@ -40,27 +43,31 @@ func (f *fields) text(name, value string) {
 	}
 	f.name(name)
 	const hex = "0123456789ABCDEF"
+	plain := 0 // what stands before it is written
 	for i := range len(value) {
-		if c := value[i]; c > ' ' && c != '%' && c != 0x7f {
-			*f = append(*f, c)
-		} else {
-			*f = append(*f, '%', hex[c>>4], hex[c&15])
+		if c := value[i]; c <= ' ' || c == '%' || c == 0x7f {
+			f.WriteString(value[plain:i])
+			f.Write([]byte{'%', hex[c>>4], hex[c&15]})
+			plain = i + 1
 		}
 	}
+	f.WriteString(value[plain:])
 }
 
 // number leaves out 0.
 func (f *fields) number(name string, value uint64) {
 	if value > 0 {
 		f.name(name)
-		*f = strconv.AppendUint(*f, value, 10)
+		var digits [20]byte
+		f.Write(strconv.AppendUint(digits[:0], value, 10))
 	}
 }
 
 // time writes the nanoseconds since 1970.
 func (f *fields) time(name string, value time.Time) {
 	f.name(name)
-	*f = strconv.AppendInt(*f, value.UnixNano(), 10)
+	var digits [20]byte
+	f.Write(strconv.AppendInt(digits[:0], value.UnixNano(), 10))
 }
 
 func (f *fields) flag(name string, on bool) {
@@ -72,7 +79,7 @@ func (f *fields) flag(name string, on bool) {
 // message makes the message that has these fields. There is room for the trace's header, and for one more.
 func (f *fields) message(subject, id string, data []byte) *nats.Msg {
 	h := make(nats.Header, 4)
-	h[hdrFields] = []string{string(*f)}
+	h[hdrFields] = []string{f.String()}
 	h[jetstream.MsgIDHeader] = []string{id}
 	return &nats.Msg{Subject: subject, Header: h, Data: data}
 }

@@ -82,7 +82,7 @@ func (d *Delivery) ByHand() bool { return !d.AskedAt.IsZero() }
 
 // Message makes the event's message. Its id makes a repeat harmless.
 func (e *Event) Message() *nats.Msg {
-	f := make(fields, 0, fieldsRoom)
+	var f fields
 	e.addTo(&f)
 	f.text("accepted-by", e.AcceptedBy)
 	return f.message(EventSubject(e.ShopID, e.Type, e.Bulk), e.ShopID+"/"+e.ID, e.Data)
@@ -197,7 +197,7 @@ func (d *Delivery) CancelHeld() *nats.Msg {
 }
 
 func (d *Delivery) message(subject, id string) *nats.Msg {
-	f := make(fields, 0, fieldsRoom)
+	var f fields
 	d.addTo(&f)
 	f.text("delivery", d.ID)
 	f.text("webhook", d.WebhookID)

@@ -3,6 +3,7 @@
 package event
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"mime"
@@ -74,9 +75,9 @@ func lines(body []byte) ([]contract.Event, error) {
 	var list [][]byte
 	var at []int
 	n := 0
-	for line := range strings.SplitSeq(string(body), "\n") {
-		if n++; strings.TrimSpace(line) != "" {
-			list, at = append(list, []byte(line)), append(at, n)
+	for line := range bytes.SplitSeq(body, []byte("\n")) {
+		if n++; len(bytes.TrimSpace(line)) > 0 {
+			list, at = append(list, line), append(at, n)
 		}
 	}
 	return many(len(list), func(i int) (contract.Event, error) {
@@ -99,7 +100,9 @@ func many(n int, parse func(int) (contract.Event, error)) ([]contract.Event, err
 	for i := range out {
 		var err error
 		out[i], err = parse(i)
-		bad.Include(fmt.Sprintf("events[%d].", i), err)
+		if err != nil {
+			bad.Include(fmt.Sprintf("events[%d].", i), err)
+		}
 	}
 	return out, bad.Err()
 }

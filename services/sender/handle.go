@@ -44,27 +44,28 @@ func (s *Sender) take(ctx context.Context, m bus.Message) {
 		})
 		return
 	}
-	d, err := contract.ParseDelivery(m.Headers(), m.Data())
-	if err != nil {
+	j := &job{m: m, header: m.Headers()}
+	var err error
+	if j.d, err = contract.ParseDelivery(j.header, m.Data()); err != nil {
 		s.env.Log.ErrorContext(ctx, "a message is no delivery; it is left out", slog.Any("error", err))
 		s.busy.end(m)
 		_ = m.TermWithReason(err.Error())
 		return
 	}
-	j := &job{d: d, m: m, header: m.Headers()}
-	if j.w = s.known(&d); j.w != nil && d.Cancel == "" && !comesAgain(m) {
+	d := &j.d
+	if j.w = s.known(d); j.w != nil && d.Cancel == "" && !comesAgain(m) {
 		s.route(ctx, j)
 		return
 	}
 	s.aside(ctx, func() { // asking takes a while
-		made, err := s.wasMade(ctx, m, &d)
+		made, err := s.wasMade(ctx, m, d)
 		if made {
-			s.leaveOut(ctx, m, &d)
+			s.leaveOut(ctx, m, d)
 			return
 		}
 		var w *webhook.Webhook
 		if err == nil {
-			w, err = s.webhook(ctx, &d)
+			w, err = s.webhook(ctx, d)
 		}
 		if err != nil {
 			s.settle(ctx, m, err)
@@ -72,10 +73,10 @@ func (s *Sender) take(ctx context.Context, m bus.Message) {
 		}
 		cancel := wasDeleted
 		if w != nil {
-			cancel, _ = fate(&d, w)
+			cancel, _ = fate(d, w)
 		}
 		if cancel != "" {
-			s.settle(ctx, m, s.change(bus.Extract(ctx, j.header), &d, cancelled, cancel))
+			s.settle(ctx, m, s.change(bus.Extract(ctx, j.header), d, cancelled, cancel))
 			return
 		}
 		j.w = w

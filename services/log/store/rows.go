@@ -182,8 +182,9 @@ func (m *builder) merge(s State) {
 		*known = known.Merge(s)
 		return
 	}
-	m.deliveryOf[k] = &s
-	m.deliveries = append(m.deliveries, &s)
+	made := s // nothing of its own is made of one that is known
+	m.deliveryOf[k] = &made
+	m.deliveries = append(m.deliveries, &made)
 }
 
 func (m *builder) rows() Rows {
