@@ -144,9 +144,11 @@ func (in *Ingest) pack(ctx context.Context, shopID string, events []contract.Eve
 		in.taken.WithLabelValues("refused").Add(float64(len(events)))
 		return nil, tooFast(rpc.ShopKey(ctx), wait)
 	}
-	ctx, span := in.env.Tracer.Start(ctx, "publish events", trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
-		attribute.String("shop_id", shopID), attribute.Int("events", len(events))))
+	ctx, span := in.env.Tracer.Start(ctx, "publish events", trace.WithSpanKind(trace.SpanKindProducer))
 	defer span.End()
+	if span.IsRecording() {
+		span.SetAttributes(attribute.String("shop_id", shopID), attribute.Int("events", len(events)))
+	}
 	bulk := in.hot.take(shopID, len(events), time.Now())
 	p := &parcel{bulk: bulk}
 	first := make(map[string]bool, len(events))

@@ -3,6 +3,7 @@ package eventlog
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"shopbell.dev/pkg/bus/bustest"
+	"shopbell.dev/pkg/config"
 	"shopbell.dev/pkg/id"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -42,7 +45,9 @@ func TestShoporama_S1_29_OldEntriesAreForgotten(t *testing.T) {
 	if err := errors.Join(s.Write(context.Background(), old), s.Write(context.Background(), young), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	r := startRoom(t, path) // with its defaults
+	cfg := Defaults()
+	cfg.Store = config.Secret("sqlite:" + path)
+	r := startRoomOn(t, bustest.New(t), cfg, slog.DiscardHandler, func(string) {})
 	gone := func(deliveryID string) bool {
 		_, err := store.Detail(context.Background(), r.store, "shop", deliveryID)
 		return errors.Is(err, store.ErrNotFound)

@@ -41,6 +41,7 @@ func startRoomAt(t *testing.T, where string, lines slog.Handler, notReady func(s
 	t.Helper()
 	cfg := Defaults()
 	cfg.Store, cfg.Linger = config.Secret(where), 10*time.Millisecond
+	cfg.Keep = 0 // what these tests write happened long ago
 	return startRoomOn(t, bustest.New(t), cfg, lines, notReady)
 }
 
