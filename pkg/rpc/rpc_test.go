@@ -1,7 +1,6 @@
 package rpc_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,6 +28,7 @@ import (
 
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/rpc"
+	"shopbell.dev/pkg/telemetry/telemetrytest"
 	ingestv1 "shopbell.dev/proto/shopbell/ingest/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -88,32 +88,14 @@ type bundle struct {
 	events   ingestv1.IngestServiceClient
 	health   healthv1.HealthClient
 	desk     *desk
-	log      *lines
-}
-
-// lines is a log that a test can read while it is written.
-type lines struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log      *telemetrytest.Lines
 }
 
 const operatorKey = "the-operators-own-key"
 
 func setup(t *testing.T, keys rpc.Keys) *bundle {
 	t.Helper()
-	b := &bundle{desk: &desk{answer: func() error { return nil }}, log: &lines{}}
+	b := &bundle{desk: &desk{answer: func() error { return nil }}, log: &telemetrytest.Lines{}}
 	server, err := rpc.NewServer(keys, noop.NewTracerProvider(), slog.New(slog.NewTextHandler(b.log, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +214,7 @@ func TestErrors_HaveTheSameShapeInBothWorlds(t *testing.T) {
 			if st.Code() != row.code || !strings.Contains(st.Message(), row.message) || strings.Contains(st.Message(), "disk 7") {
 				t.Errorf("gRPC answers %v, want %v with %q and nothing of ours", st, row.code, row.message)
 			}
-			log := &lines{}
+			log := &telemetrytest.Lines{}
 			w := httptest.NewRecorder()
 			rpc.WriteError(w, httptest.NewRequest(http.MethodPost, "/v1/shops/demo/webhooks?secret=1", nil), slog.New(slog.NewTextHandler(log, nil)), row.err)
 			var body struct {

@@ -1,7 +1,6 @@
 package webhook_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"slices"
@@ -20,6 +19,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/signature"
+	"shopbell.dev/pkg/telemetry/telemetrytest"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -39,30 +39,13 @@ type bundle struct {
 	bus       *bus.Bus
 	bucket    jetstream.KeyValue
 	directory *webhook.Directory
-	log       *lines
-}
-
-type lines struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log       *telemetrytest.Lines
 }
 
 // setup gives a directory that is filled; before puts what is there before it begins to follow.
 func setup(t *testing.T, before func(b *bundle)) *bundle {
 	t.Helper()
-	b := &bundle{bus: bustest.New(t), log: &lines{}}
+	b := &bundle{bus: bustest.New(t), log: &telemetrytest.Lines{}}
 	var err error
 	if b.bucket, err = b.bus.Bucket(t.Context(), contract.Webhooks); err != nil {
 		t.Fatal(err)

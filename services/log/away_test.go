@@ -1,55 +1,20 @@
 package eventlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/telemetry/telemetrytest"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
 
 	"shopbell.dev/services/log/storetest"
 )
-
-// lines are what a room logs.
-type lines struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// has says whether there is a line with all of these.
-func (l *lines) has(parts ...string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.text.String()) {
-		found := true
-		for _, part := range parts {
-			found = found && strings.Contains(line, part)
-		}
-		if found {
-			return true
-		}
-	}
-	return false
-}
 
 func TestLog_StartsWithoutItsStoreAndCatchesUp(t *testing.T) {
 	t.Parallel()
@@ -57,7 +22,7 @@ func TestLog_StartsWithoutItsStoreAndCatchesUp(t *testing.T) {
 	if err := pg.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	var logged lines
+	var logged telemetrytest.Lines
 	var why atomic.Value // what /readyz says
 	r := startRoomAt(t, pg.DSN("later"), slog.NewTextHandler(&logged, nil), func(text string) { why.Store(text) })
 	publishRecord(t, r.bus, attempted("shop", "dlv_1", "delivered", 200))
@@ -72,7 +37,7 @@ func TestLog_StartsWithoutItsStoreAndCatchesUp(t *testing.T) {
 		}
 	})
 	eventually(t, "its log line names the database that is down", func() bool {
-		return logged.has("ERROR", "the log's store takes nothing", "connect to", "later") // whoever found it first
+		return logged.Has("ERROR", "the log's store takes nothing", "connect to", "later") // whoever found it first
 	})
 	_, err := r.GetDelivery(context.Background(), &logv1.GetDeliveryRequest{ShopId: "shop", DeliveryId: "dlv_1"})
 	if f, ok := errors.AsType[*fault.Fault](err); !ok || f.Kind != fault.Unavailable {
@@ -93,7 +58,7 @@ func TestLog_StartsWithoutItsStoreAndCatchesUp(t *testing.T) {
 		d, err := r.GetDelivery(context.Background(), &logv1.GetDeliveryRequest{ShopId: "shop", DeliveryId: "dlv_1"})
 		return err == nil && d.GetStatus() == "delivered"
 	})
-	eventually(t, "the room says that it is of use", func() bool { return why.Load() == "" && logged.has("takes what happens again") })
+	eventually(t, "the room says that it is of use", func() bool { return why.Load() == "" && logged.Has("takes what happens again") })
 }
 
 func TestNew_RefusesAStoreThatIsNone(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"shopbell.dev/pkg/config"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/record"
+	"shopbell.dev/pkg/telemetry/telemetrytest"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
@@ -24,7 +25,7 @@ func TestLog_LeavesOnTheBusWhatItHasNoTimeToWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.db")
 	cfg.Store, cfg.Batch = config.Secret("sqlite:"+path), chunk
 	b := bustest.New(t)
-	var logged lines
+	var logged telemetrytest.Lines
 	first := startRoomOn(t, b, cfg, slog.NewTextHandler(&logged, nil), func(string) {})
 
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
@@ -71,7 +72,7 @@ func TestLog_LeavesOnTheBusWhatItHasNoTimeToWrite(t *testing.T) {
 	if n := written(); n != chunk {
 		t.Errorf("%d records were written after the lock had gone, want the %d of what was begun", n, chunk)
 	}
-	if logged.has("ERROR") {
+	if logged.Has("ERROR") {
 		t.Error("a line tells of an error; to leave something on the bus is none")
 	}
 

@@ -1,7 +1,6 @@
 package sender
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,6 +27,7 @@ import (
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/run/runtest"
 	"shopbell.dev/pkg/shop"
+	"shopbell.dev/pkg/telemetry/telemetrytest"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
@@ -36,32 +36,14 @@ type bundle struct {
 	bus    *bus.Bus
 	js     jetstream.JetStream // what a test does to the bus that no room does
 	env    *run.Env
-	log    *lines
+	log    *telemetrytest.Lines
 	spans  *tracetest.SpanRecorder
 	sender *Sender
 }
 
-// lines is a log that can be read while it is written.
-type lines struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 func setup(t *testing.T) *bundle {
 	t.Helper()
-	b := &bundle{log: &lines{}, spans: tracetest.NewSpanRecorder()}
+	b := &bundle{log: &telemetrytest.Lines{}, spans: tracetest.NewSpanRecorder()}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the sender logged:\n%s", b.log)
@@ -181,6 +163,24 @@ func (b *bundle) records(t *testing.T, atLeast int) (out []*busv1.Record) {
 		return len(out) >= atLeast
 	})
 	return out
+}
+
+// takeAway takes a stream from the bus, so that nothing can be stored there until it is given back.
+func (b *bundle) takeAway(t *testing.T, stream string) (giveBack func()) {
+	t.Helper()
+	s, err := b.js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.js.DeleteStream(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if _, err := b.js.CreateStream(t.Context(), s.CachedInfo().Config); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // empty waits until nothing is left to deliver.

@@ -52,22 +52,14 @@ func TestSender_WhatIsHeldWhileItIsDiscardedIsNotSent(t *testing.T) {
 	in := count(t, func(http.ResponseWriter, int, int) int { return 0 })
 	b.start(t, few())
 	off := b.put(t, switchedOff("wh_1", in.url))
-	stream, err := b.js.Stream(t.Context(), contract.Held)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.js.DeleteStream(t.Context(), contract.Held); err != nil { // so that nothing can be held for a while
-		t.Fatal(err)
-	}
+	giveBack := b.takeAway(t, contract.Held) // so that nothing can be held for a while
 	all := numbered("wh_1", 2)
 	b.send(t, all[:1])
 	if got := b.records(t, 1)[0].GetChange(); got.GetStatus() != held {
 		t.Fatalf("the sender says %v, want that it is held", got)
 	}
 	b.put(t, switchedOn("wh_1", in.url, off, 0))
-	if _, err := b.js.CreateStream(t.Context(), stream.CachedInfo().Config); err != nil {
-		t.Fatal(err)
-	}
+	giveBack()
 	b.wantDiscarded(t, "discarded when the webhook was switched on again", all[0])
 	b.send(t, all[1:])
 	if got := wantAll(t, in, 1); got[0] != 1 {

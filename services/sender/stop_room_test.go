@@ -15,13 +15,7 @@ func TestSender_PublishesTheOutcomeBeforeItAcks(t *testing.T) {
 	in := receive(t, 200)
 	b.start(t, few())
 	b.put(t, state(in.URL, "enveloped"))
-	info, err := b.js.Stream(t.Context(), contract.Outcomes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.js.DeleteStream(t.Context(), contract.Outcomes); err != nil {
-		t.Fatal(err)
-	}
+	giveBack := b.takeAway(t, contract.Outcomes)
 	b.publish(t, delivery("1", "application/json").Message())
 	eventually(t, "the receiver has the delivery", func() bool { return len(in.all()) == 1 })
 	for range 20 { // looks, each a round trip to the server: an ack would have come by now
@@ -29,9 +23,7 @@ func TestSender_PublishesTheOutcomeBeforeItAcks(t *testing.T) {
 			t.Fatalf("%d deliveries are unanswered, %v, want 1: nobody has the outcome yet", unanswered, err)
 		}
 	}
-	if _, err := b.js.CreateStream(t.Context(), info.CachedInfo().Config); err != nil {
-		t.Fatal(err)
-	}
+	giveBack()
 	b.records(t, 1)
 	b.empty(t)
 	if got := len(in.all()); got != 1 {
@@ -45,13 +37,7 @@ func TestSender_PublishesTheOutcomeBeforeTheTimer(t *testing.T) {
 	in := receive(t, 500)
 	b.start(t, few())
 	b.put(t, state(in.URL, "slow"))
-	info, err := b.js.Stream(t.Context(), contract.Outcomes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.js.DeleteStream(t.Context(), contract.Outcomes); err != nil {
-		t.Fatal(err)
-	}
+	giveBack := b.takeAway(t, contract.Outcomes)
 	b.publish(t, delivery("1", "application/json").Message())
 	eventually(t, "the receiver has the delivery", func() bool { return len(in.all()) == 1 })
 	for range 20 { // looks, each some round trips to the server: a timer would have come by now
@@ -59,9 +45,7 @@ func TestSender_PublishesTheOutcomeBeforeTheTimer(t *testing.T) {
 			t.Fatalf("%d messages on DELIVERIES, want the delivery alone: nobody has the outcome yet", len(got))
 		}
 	}
-	if _, err := b.js.CreateStream(t.Context(), info.CachedInfo().Config); err != nil {
-		t.Fatal(err)
-	}
+	giveBack()
 	b.records(t, 1)
 	eventually(t, "its timer is left", func() bool {
 		left := b.onTheWay(t)

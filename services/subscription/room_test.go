@@ -1,13 +1,11 @@
 package subscription
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -32,6 +30,7 @@ import (
 	"shopbell.dev/pkg/run"
 	"shopbell.dev/pkg/run/runtest"
 	"shopbell.dev/pkg/shop"
+	"shopbell.dev/pkg/telemetry/telemetrytest"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -53,29 +52,12 @@ type bundle struct {
 	*Subscription
 	bus *bus.Bus
 	js  jetstream.JetStream // what a test does to the bus that no room does
-	log *lines
-}
-
-type lines struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log *telemetrytest.Lines
 }
 
 func setup(t testing.TB) *bundle {
 	t.Helper()
-	b := &bundle{log: &lines{}}
+	b := &bundle{log: &telemetrytest.Lines{}}
 	var server *bus.Embedded
 	b.bus, server = bustest.Server(t)
 	conn, err := nats.Connect("", server.Option())
@@ -250,7 +232,7 @@ func (b *bundle) notices(t *testing.T) (out []string) {
 
 func TestRun_EndsWhenItCannotReadItsStreams(t *testing.T) {
 	t.Parallel()
-	b := &bundle{log: &lines{}, bus: bustest.New(t)}
+	b := &bundle{log: &telemetrytest.Lines{}, bus: bustest.New(t)}
 	b.open(t)
 	b.bus.Close()
 	done := make(chan error, 1)
@@ -267,7 +249,7 @@ func TestRun_EndsWhenItCannotReadItsStreams(t *testing.T) {
 
 func TestCalls_SayThatTheBusIsAway(t *testing.T) {
 	t.Parallel()
-	b := &bundle{log: &lines{}, bus: bustest.New(t)}
+	b := &bundle{log: &telemetrytest.Lines{}, bus: bustest.New(t)}
 	b.open(t)
 	b.bus.Close()
 	for name, call := range map[string]func() error{

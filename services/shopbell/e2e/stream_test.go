@@ -108,8 +108,8 @@ func TestTail_SaysWhatHappensUntilTheEnd(t *testing.T) {
 		if d := done.data.Delivery; d.EventID != id || d.ID != made.data.Delivery.ID || len(d.Attempts) != 1 || d.Attempts[0].Number != 2 {
 			t.Errorf("got %+v, want attempt 2 of %s of event %s", d, made.data.Delivery.ID, id)
 		}
-		if again.id == "" || done.id <= again.id && len(done.id) <= len(again.id) {
-			t.Errorf("got ids %q and then %q, want them ascending", again.id, done.id)
+		if made.id == "" || again.id == "" || done.id <= again.id && len(done.id) <= len(again.id) {
+			t.Errorf("got ids %q, %q and then %q, want the attempts' ascending", made.id, again.id, done.id)
 		}
 		if got := await(t, failing, "attempt retrying")["attempt retrying"]; got.data.Delivery.ResponseCode != 500 {
 			t.Errorf("5xx alone: got %+v", got)
