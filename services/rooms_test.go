@@ -20,7 +20,7 @@ var levels = [][]string{
 	{"fault", "id", "signature", "expression", "xmlbody", "telemetry"},
 	{"contract", "address", "config"},
 	{"event", "notice", "profile", "bus"},
-	{"bus/bustest"}, // for tests alone
+	{"bus/bustest", "telemetry/telemetrytest"}, // for tests alone
 	{"record"},
 	{"shop", "webhook", "key"},
 	{"rpc"},
