@@ -295,7 +295,8 @@ func TestSender_SwitchedOffAndOnAgainLeavesNothingBehind(t *testing.T) {
 			return held.out == n
 		}
 	}
-	eventually(t, "one is under way and one waits for its place", with(2))
+	eventually(t, "one waits for its place", with(2))
+	eventually(t, "the other is with the receiver", func() bool { return in.requests.Load() == 1 }) // before that it would be taken back too
 	off, why := governed("wh_1", in.url, on.Webhook.Policy), "gone"
 	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &why
 	b.put(t, off)
