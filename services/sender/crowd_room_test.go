@@ -61,7 +61,7 @@ func TestSender_ReceiversThatHangLeavePlacesForOthers(t *testing.T) {
 	send := func(from, to int) {
 		for i := from; i < to; i++ {
 			id := fmt.Sprint("wh_", i)
-			b.put(t, governed(id, fmt.Sprint(in.url, "/", i), &shopbellv1.Policy{}))
+			b.put(t, governed(id, fmt.Sprint(in.url, "/", i), &shopbellv1.Policy{Timeout: durationpb.New(time.Minute)}))
 			b.send(t, numbered(id, 1))
 		}
 	}
@@ -106,7 +106,7 @@ func TestSender_ReceiversThatAreCalledAtOnceLeavePlacesForOthers(t *testing.T) {
 	var all []*nats.Msg
 	for i := range webhooks {
 		id := fmt.Sprint("wh_", i)
-		b.put(t, governed(id, fmt.Sprint(in.url, "/", i), &shopbellv1.Policy{}))
+		b.put(t, governed(id, fmt.Sprint(in.url, "/", i), &shopbellv1.Policy{Timeout: durationpb.New(time.Minute)}))
 		all = append(all, numbered(id, 1)[0].Message())
 	}
 	b.publish(t, all...)

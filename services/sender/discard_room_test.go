@@ -146,15 +146,7 @@ func TestSender_WhatWasReadBeforeItIsDiscardedIsNotSent(t *testing.T) {
 	all := numbered("wh_1", 31)
 	b.send(t, all[:30])
 	// In HELD itself: what is called back is in DELIVERIES until it is held, and is not among what is discarded.
-	eventually(t, "all are held", func() bool {
-		n := 0
-		for _, m := range b.stored(t, contract.Held) {
-			if m.Subject == contract.HeldSubject("wh_1") {
-				n++
-			}
-		}
-		return n == 30 && b.sender.register.count() == 1
-	})
+	eventually(t, "all are held", func() bool { return b.heldFor(t, "wh_1") == 30 && b.sender.register.count() == 1 })
 	last, err := b.bus.Last(t.Context(), contract.Held, contract.HeldSubject("wh_1"))
 	if err != nil {
 		t.Fatal(err)

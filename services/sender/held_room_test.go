@@ -119,6 +119,17 @@ func (b *bundle) nothingHeld(t *testing.T) {
 	eventually(t, "nothing is held", func() bool { return len(b.stored(t, contract.Held)) == 0 && b.sender.register.count() == 0 })
 }
 
+// heldFor is how many deliveries are held for a webhook: what is noted of them lies there too.
+func (b *bundle) heldFor(t *testing.T, webhookID string) (n int) {
+	t.Helper()
+	for _, m := range b.stored(t, contract.Held) {
+		if m.Subject == contract.HeldSubject(webhookID) {
+			n++
+		}
+	}
+	return n
+}
+
 func wantAll(t *testing.T, n *numbers, want int) []int {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d are delivered", want), func() bool { return len(n.delivered()) >= want })
@@ -165,7 +176,7 @@ func TestSender_HoldsWhileAReceiverIsDownAndSendsInOrderWhenItIsBack(t *testing.
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
 	all := numbered("wh_1", 100)
 	b.send(t, all[:10])
-	eventually(t, "those that tell are held", func() bool { return len(b.stored(t, contract.Held)) == 10 }) // called back, in front of the others
+	eventually(t, "those that tell are held", func() bool { return b.heldFor(t, "wh_1") == 10 }) // called back, in front of the others
 	b.send(t, all[10:])
 	eventually(t, "all are held", func() bool { return len(b.onTheWay(t)) == 0 && b.sender.register.count() == 1 })
 	if got := in.requests.Load(); got < 10 || got > 20 {
@@ -374,13 +385,7 @@ func TestSender_HeldForASwitchedOffWebhookStays(t *testing.T) {
 	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &why
 	b.put(t, off)
 	eventually(t, "nobody probes", func() bool { return b.sender.register.count() == 0 && b.sender.backlogs.count() == 0 })
-	held := 0
-	for _, m := range b.stored(t, contract.Held) {
-		if m.Subject == contract.HeldSubject("wh_1") {
-			held++
-		}
-	}
-	if held != 30 {
+	if held := b.heldFor(t, "wh_1"); held != 30 {
 		t.Errorf("%d are held, want 30", held)
 	}
 }

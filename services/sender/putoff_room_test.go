@@ -127,9 +127,10 @@ func waitsForAHostThatIsShut(t *testing.T, is http.HandlerFunc) {
 	}
 	_ = before.Close()
 	arrived := make(chan string, 2*webhooks)
-	if l, err = lc.Listen(t.Context(), "tcp", where); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "its port is free", func() bool { // a connection elsewhere may have it for a while
+		l, err = lc.Listen(t.Context(), "tcp", where)
+		return err == nil
+	})
 	serve(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.URL.Path })
 	b.empty(t)
 	got := map[string]bool{}
