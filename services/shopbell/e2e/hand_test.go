@@ -109,11 +109,11 @@ func TestTest_SaysWhatCameOfIt(t *testing.T) {
 			{"a receiver that is gone", r.url + "/gone", false, 410, "http_status", "410"},
 			{"a redirect", r.url + "/moved", false, 301, "http_status", "redirects are not followed"},
 			{"nobody there", nobody + "/hook", false, 0, "connect", "nothing listens there"},
-			{"a receiver that hangs", r.url + "/slow", false, 0, "timeout", "no answer within 1s"},
+			{"a receiver that hangs", r.url + "/slow", false, 0, "timeout", "no answer within 3s"},
 			{"a name that does not exist", "http://no-such-host.invalid/hook", false, 0, "dns", "no-such-host.invalid"},
 			{"https where there is none", strings.Replace(r.url, "http://", "https://", 1) + "/good", false, 0, "tls", "TLS"},
 		} {
-			w := h.newWebhook(t, "blomster", test.url, `"policy": {"timeout": "1s", "retry_schedule": ["0.1s"], "jitter": false}`)
+			w := h.newWebhook(t, "blomster", test.url, `"policy": {"timeout": "3s", "retry_schedule": ["0.1s"], "jitter": false}`)
 			got := get[tested](t, h, "POST", "/v1/shops/blomster/webhooks/"+w.ID+":test", `{"event_type": "order.created"}`)
 			if got.Success != test.success || got.Attempt.ResponseCode != test.code || got.Attempt.ErrorClass != test.class {
 				t.Errorf("%s: got %+v, want success=%v, code %d, class %q", test.name, got, test.success, test.code, test.class)
