@@ -41,7 +41,7 @@ func messages(t *testing.T, b *bus.Bus, stream string) uint64 {
 // eventually waits until it is so, looking again and again; the end is for what never is.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it is never so: %s", what)
 		}
@@ -88,7 +88,7 @@ func stored(t *testing.T, b *bus.Bus, stream, subjects string) (out []string) {
 // finish has batches that lie published by somebody else, until nothing lies there any more.
 func finish(t *testing.T, b *bus.Bus) {
 	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var finishing sync.WaitGroup
 	finishing.Go(func() { b.FinishBatches(ctx, 20*time.Millisecond) })
@@ -287,7 +287,7 @@ func TestLater_FiresAtItsTimeWithItsHeaders(t *testing.T) {
 	if err := b.Publish(t.Context(), d.Later(at)); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var fired time.Time
 	var got contract.Delivery

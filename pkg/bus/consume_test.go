@@ -279,7 +279,7 @@ func TestCollect_GoesOnWhenTheBusIsBack(t *testing.T) {
 	<-got
 	server.Stop()
 	server = start()
-	again, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	again, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := b.Publish(again, event("after")); err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func TestMatched_IsHowFarAShopsEventsWere(t *testing.T) {
 		t.Helper()
 		for shop, want := range map[string]uint64{"bursting": bursting, "other": other} {
 			var got uint64
-			for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) { // an ack takes a moment
+			for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) { // an ack takes a moment
 				var err error
 				if got, err = b.Matched(0).Of(t.Context(), shop); err != nil {
 					t.Fatal(err)

@@ -64,7 +64,7 @@ func TestMirror_ShowsWhatIsThereAndTellsOfEachChange(t *testing.T) {
 	t.Parallel()
 	var told []string // only from the mirror's goroutine, and read after Await
 	m, bucket := newMirror(t, func(was, is string) { told = append(told, was+">"+is) })
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	put := func(key, value string) uint64 {
 		revision, err := bucket.PutString(ctx, key, value)
@@ -164,7 +164,7 @@ func TestMirror_GoesOnWhileAViewIsMade(t *testing.T) {
 		return revision
 	}
 	put("demo.1", "slow")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	m.Await(ctx, "other", "1", put("other.1", "a"))
 	made := make(chan string, 1)

@@ -92,7 +92,7 @@ func TestConnect_MovesWhatAnEarlierBuildLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := due.Next(jetstream.FetchMaxWait(10 * time.Second))
+	m, err := due.Next(jetstream.FetchMaxWait(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

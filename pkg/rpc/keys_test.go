@@ -74,7 +74,7 @@ func (r ring) add(t *testing.T, shop, id, label string, scopes ...string) string
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r.Await(ctx, shop, id, revision)
 	return text
@@ -85,7 +85,7 @@ func (r ring) remove(t *testing.T, shop, id string) {
 	if err := r.bucket.Purge(t.Context(), contract.KeyPlace(shop, id)); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r.Await(ctx, shop, id, 0)
 }

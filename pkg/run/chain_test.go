@@ -65,7 +65,7 @@ func chain(t *testing.T, health *run.Health, stopTimeout time.Duration, until fu
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the chain hangs")
 		return nil
 	}
@@ -73,7 +73,7 @@ func chain(t *testing.T, health *run.Health, stopTimeout time.Duration, until fu
 
 func waitReady(t *testing.T, health *run.Health) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if ready, _ := health.Ready(); ready {
 			return
 		}

@@ -98,7 +98,7 @@ func TestDirectory_FollowsItsBucketAndFillsInDefaults(t *testing.T) {
 	}
 	eventually := func(what string, is func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("it is never so: %s", what)
 			}

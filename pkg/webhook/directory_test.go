@@ -101,7 +101,7 @@ func (b *bundle) putState(t *testing.T, s *busv1.WebhookState) (revision uint64)
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it is never so: %s", what)
 		}

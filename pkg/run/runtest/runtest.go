@@ -37,7 +37,7 @@ func Start(t testing.TB, env *run.Env, room run.Service) (stop func()) {
 	case err := <-done:
 		done <- nil
 		t.Fatalf("the room ended before it was ready: %v", err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the room is never ready")
 	}
 	return stop
