@@ -198,7 +198,7 @@ func TestCollect_TakesWhatLiesThere(t *testing.T) {
 func TestCollect_WaitsForWhatComesAndThenForMore(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
-	const pause = 2 * time.Second // longer than it takes to publish 50 events
+	const pause = 10 * time.Second // longer than it takes to publish 50 events
 	got, end := collect(t, b, 100, pause)
 	time.Sleep(100 * time.Millisecond) // it looks, and finds nothing; if it is slower it finds the one, which is no failure
 	publishEvents(t, b, 1)
