@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
+	"net"
 	"slices"
-	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
@@ -249,28 +252,26 @@ func TestCollect_LeavesNothingUnansweredWhenItEnds(t *testing.T) {
 	})
 }
 
+// dial dials what it gives, whatever address it is asked for.
+type dial func() (address string)
+
+func (d dial) Dial(network, _ string) (net.Conn, error) { return net.Dial(network, d()) }
+
 // A bus that was away is asked again when it is back.
 func TestCollect_GoesOnWhenTheBusIsBack(t *testing.T) {
 	t.Parallel()
-	cfg := bus.EmbedConfig{Dir: t.TempDir(), Sync: 100 * time.Millisecond, Host: "127.0.0.1", Port: -1} // any port
+	var at atomic.Value // the address of the server; each has another port: its own may be taken while it is away
+	cfg := bus.EmbedConfig{Dir: t.TempDir(), Sync: 100 * time.Millisecond, Host: "127.0.0.1", Port: -1}
 	start := func() *bus.Embedded {
 		server, err := bus.Embed(cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
+		at.Store(strings.TrimPrefix(server.URL(), "nats://"))
 		return server
 	}
 	server := start()
-	at := bus.Defaults()
-	at.URL = server.URL()
-	address, err := url.Parse(at.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cfg.Port, err = strconv.Atoi(address.Port()); err != nil {
-		t.Fatal(err)
-	}
-	b, err := bus.Connect(t.Context(), at, slog.New(slog.DiscardHandler))
+	b, err := bus.Connect(t.Context(), bus.Defaults(), slog.New(slog.DiscardHandler), nats.SetCustomDialer(dial(func() string { return at.Load().(string) })))
 	if err != nil {
 		t.Fatal(err)
 	}

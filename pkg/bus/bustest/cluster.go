@@ -30,21 +30,22 @@ func Cluster(t testing.TB, behind time.Duration) (*bus.Bus, Nodes) {
 	var nodes Nodes
 	var known []*url.URL // whom a node connects to
 	for i := range size {
-		l := listen(t) // it must have an address to be told of before it starts
-		port := l.Addr().(*net.TCPAddr).Port
 		routes := append([]*url.URL{}, known...)
 		if i == Behind {
-			for j := range routes {
-				routes[j] = delayed(t, routes[j], behind)
+			for j, to := range routes {
+				routes[j] = delayed(t, func() string { return to.Host }, behind)
 			}
 		}
-		itself := &url.URL{Scheme: "nats-route", Host: l.Addr().String()}
+		var s *server.Server
+		listens := make(chan struct{})
+		// It must have an address to be told of before it starts, and has its own only then: a port that was free before may be taken.
+		itself := delayed(t, func() string { <-listens; return s.ClusterAddr().String() }, 0)
 		known = append(known, itself)
-		_ = l.Close() // nobody has connected
-		s, err := server.NewServer(&server.Options{
+		var err error
+		s, err = server.NewServer(&server.Options{
 			ServerName: fmt.Sprint("node-", i), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true,
 			JetStream: true, StoreDir: t.TempDir(), SyncInterval: time.Second, MaxPayload: bus.MaxPayload,
-			Cluster: server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: port, NoAdvertise: true}, Routes: append(routes, itself),
+			Cluster: server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoAdvertise: true}, Routes: append(routes, itself),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -55,11 +56,10 @@ func Cluster(t testing.TB, behind time.Duration) (*bus.Bus, Nodes) {
 			s.Shutdown()
 			s.WaitForShutdown()
 		})
-	}
-	for _, s := range nodes {
-		if !s.ReadyForConnections(10 * time.Second) {
+		if !s.ReadyForConnections(time.Minute) {
 			t.Fatal("a node of the cluster takes no connections")
 		}
+		close(listens)
 	}
 	cfg := bus.Defaults()
 	cfg.URL, cfg.Replicas = nodes[Behind].ClientURL(), size
@@ -115,7 +115,7 @@ func listen(t testing.TB) net.Listener {
 }
 
 // delayed gives an address that leads to another one, and delays what comes back on connections on which replicas are kept.
-func delayed(t testing.TB, to *url.URL, by time.Duration) *url.URL {
+func delayed(t testing.TB, to func() (address string), by time.Duration) *url.URL {
 	t.Helper()
 	l := listen(t)
 	t.Cleanup(func() { _ = l.Close() })
@@ -126,7 +126,7 @@ func delayed(t testing.TB, to *url.URL, by time.Duration) *url.URL {
 				return
 			}
 			var d net.Dialer
-			there, err := d.DialContext(t.Context(), "tcp", to.Host)
+			there, err := d.DialContext(t.Context(), "tcp", to())
 			if err != nil {
 				_ = here.Close()
 				continue
