@@ -85,7 +85,9 @@ func TestWriter_WaitsForMoreOnlyWhenRecordsComeTogether(t *testing.T) {
 	}
 	waiting.Wait()
 	stored(1, 4)
-	calmly(maxRecords + 2) // the first are full and go, two stay
+	calmly(maxRecords)
+	open(maxRecords)
+	calmly(2) // what is full goes, two stay
 	open(2)
 	if err := w.Write(t.Context(), next(), next()); err != nil {
 		t.Fatal(err)
