@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -235,18 +236,20 @@ func TestChain_StartsNobodyWhenItIsToldToEndMeanwhile(t *testing.T) {
 
 func TestChain_NamesWhoDoesNotStopAndStopsTheOthers(t *testing.T) {
 	t.Parallel()
-	var d diary
-	var health run.Health
-	release := make(chan struct{})
-	defer close(release)
-	stubborn := named("stubborn", func(_ context.Context, ready func()) error { ready(); <-release; return nil })
-	err := chain(t, &health, 50*time.Millisecond, func() { waitReady(t, &health) }, good(&d, "log"), stubborn, good(&d, "ingest"))
-	if err == nil || !strings.HasPrefix(err.Error(), "stubborn did not stop within 50ms") {
-		t.Errorf("error %v, want one that names stubborn", err)
-	}
-	if diff := cmp.Diff([]string{"log begins", "ingest begins", "ingest ends", "log ends"}, d.read()); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	synctest.Test(t, func(t *testing.T) { // its time goes on only while all wait: who stops at once stops in time
+		var d diary
+		var health run.Health
+		release := make(chan struct{})
+		defer close(release)
+		stubborn := named("stubborn", func(_ context.Context, ready func()) error { ready(); <-release; return nil })
+		err := chain(t, &health, 50*time.Millisecond, func() { waitReady(t, &health) }, good(&d, "log"), stubborn, good(&d, "ingest"))
+		if err == nil || !strings.HasPrefix(err.Error(), "stubborn did not stop within 50ms") {
+			t.Errorf("error %v, want one that names stubborn", err)
+		}
+		if diff := cmp.Diff([]string{"log begins", "ingest begins", "ingest ends", "log ends"}, d.read()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestChain_TellsWhatWentWrongWhileStopping(t *testing.T) {
