@@ -48,6 +48,12 @@ func startRoomAt(t *testing.T, where string, lines slog.Handler, notReady func(s
 // startRoomOn starts the log with these settings on a bus that is there.
 func startRoomOn(t *testing.T, b *bus.Bus, cfg Config, lines slog.Handler, notReady func(string)) *room {
 	t.Helper()
+	return startRoomWith(t, b, cfg, lines, notReady, func(*Log) {})
+}
+
+// startRoomWith is startRoomOn that changes something about the log before it is at work.
+func startRoomWith(t *testing.T, b *bus.Bus, cfg Config, lines slog.Handler, notReady func(string), change func(*Log)) *room {
+	t.Helper()
 	profiles, err := profile.Load(fstest.MapFS{})
 	if err != nil {
 		t.Fatal(err)
@@ -61,6 +67,12 @@ func startRoomOn(t *testing.T, b *bus.Bus, cfg Config, lines slog.Handler, notRe
 		stop()
 		t.Fatal(err)
 	}
+	l, ok := service.(*Log)
+	if !ok {
+		stop()
+		t.Fatalf("the room is a %T", service)
+	}
+	change(l)
 	var atWork sync.WaitGroup
 	atWork.Go(func() {
 		if err := service.Run(ctx, func() {}); err != nil && ctx.Err() == nil { // a short test ends it while it begins
@@ -69,10 +81,6 @@ func startRoomOn(t *testing.T, b *bus.Bus, cfg Config, lines slog.Handler, notRe
 	})
 	end := func() { stop(); atWork.Wait() }
 	t.Cleanup(end)
-	l, ok := service.(*Log)
-	if !ok {
-		t.Fatalf("the room is a %T", service)
-	}
 	return &room{Log: l, bus: b, stop: end}
 }
 
