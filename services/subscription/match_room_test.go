@@ -81,6 +81,10 @@ func TestReplicas_ShareTheEvents(t *testing.T) {
 	two.run(t)
 	wh := one.create(t, &shopbellv1.Webhook{})
 	two.webhooks.Await(t.Context(), "demo", wh.Id, 1)
+	eventually(t, "both wait for events", func() bool { // a room says that it is ready before it does
+		matcher, err := one.js.Consumer(t.Context(), contract.Events, contract.Matcher)
+		return err == nil && matcher.CachedInfo().NumWaiting >= 2
+	})
 	const events = 3000
 	for i := 0; i < events; i += 100 {
 		var batch []*nats.Msg
