@@ -175,7 +175,7 @@ func collect(t *testing.T, b *bus.Bus, size int, pause time.Duration) (got <-cha
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(30 * time.Second): // three times what it may take
+		case <-time.After(time.Minute): // six times what it may take
 			t.Error("it does not end")
 		}
 	}

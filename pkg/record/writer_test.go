@@ -35,10 +35,10 @@ func TestWriter_WaitsForMoreOnlyWhenRecordsComeTogether(t *testing.T) {
 			})
 		}
 	}
-	// open waits until the message that is being filled has so many records: it looks again and again, for 30 s at most.
+	// open waits until the message that is being filled has so many records: it looks again and again, for two minutes at most.
 	open := func(want int) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 			w.mu.Lock()
 			n := 0
 			if w.open != nil {

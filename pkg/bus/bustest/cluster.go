@@ -80,7 +80,7 @@ func (n Nodes) Lead(t testing.TB, stream, consumer string) {
 	}
 	defer conn.Close()
 	const account = server.DEFAULT_GLOBAL_ACCOUNT
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) { // a leader is elected meanwhile
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(time.Second) { // a leader is elected meanwhile
 		settled := true
 		for _, of := range []struct {
 			name  string

@@ -191,13 +191,13 @@ func postgresUser() (*syscall.Credential, error) {
 // wait returns when the cluster answers.
 func (c *Cluster) wait() error {
 	var err error
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if err = c.Exec("SELECT 1"); err == nil {
 			return nil
 		}
 	}
 	log, _ := os.ReadFile(filepath.Join(c.dir, "log"))
-	return fmt.Errorf("no answer in 30s: %w\n%s", err, log)
+	return fmt.Errorf("no answer in 2m: %w\n%s", err, log)
 }
 
 // DSN is the address of a database of the cluster.
@@ -223,9 +223,9 @@ func (c *Cluster) Kill() error {
 	if _, err := io.WriteString(c.stdin, "kill\n"); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(10 * time.Second); c.Exec("SELECT 1") == nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); c.Exec("SELECT 1") == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			return errors.New("it goes on 10s after it was told to end")
+			return errors.New("it goes on a minute after it was told to end")
 		}
 	}
 	return nil
