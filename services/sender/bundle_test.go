@@ -192,7 +192,7 @@ func (b *bundle) empty(t *testing.T) {
 // eventually waits until it is so, looking again and again; the end is for what never is.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it is never so: %s", what)
 		}
