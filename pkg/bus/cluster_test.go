@@ -17,6 +17,18 @@ func TestMatched_SaysNoMoreThanIsTrueInACluster(t *testing.T) {
 	t.Parallel()
 	b, nodes := bustest.Cluster(t, 50*time.Millisecond)
 	nodes.Lead(t, contract.Events, contract.Matcher)
+	saysNoMoreThanIsMatched(t, b, 50)
+}
+
+// A server tells its publishers that it has stored an event, and its consumers at the same time or a moment later.
+func TestMatched_SaysNoMoreThanIsTrueOnOneServer(t *testing.T) {
+	t.Parallel()
+	saysNoMoreThanIsMatched(t, bustest.New(t), 2000)
+}
+
+// saysNoMoreThanIsMatched has events matched one by one, and each time asks how far they were, at once after one was stored.
+func saysNoMoreThanIsMatched(t *testing.T, b *bus.Bus, events int) {
+	t.Helper()
 	var matched atomic.Uint64 // the sequence of the latest event that was answered
 	consuming, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -37,7 +49,6 @@ func TestMatched_SaysNoMoreThanIsTrueInACluster(t *testing.T) {
 	if err := b.Publish(t.Context(), burst.Message()); err != nil {
 		t.Fatal(err)
 	}
-	const events = 50
 	wrong := 0
 	for i := range events {
 		e := contract.Event{ID: fmt.Sprint(i), ShopID: "demo", Type: "paid", AcceptedAt: time.Now()}
@@ -64,7 +75,7 @@ func TestMatched_SaysNoMoreThanIsTrueInACluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if through == events+1 {
+		if through == uint64(events)+1 {
 			break
 		}
 		if time.Now().After(deadline) {

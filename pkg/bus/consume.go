@@ -335,10 +335,9 @@ func (b *Bus) floor(ctx context.Context, name string, last uint64) (uint64, erro
 		return min(now.AckFloor.Stream, last), nil
 	case now.NumPending > 0:
 		return min(now.Delivered.Stream, last), nil
-	case b.replicas == 1:
-		return last, nil
 	}
-	// That nothing is left says the consumer's leader, whose replica of the stream may be a moment behind the stream's.
+	// That nothing is left says the consumer, which is told of what is stored at the same time as whoever stored it, or a moment later:
+	// by another goroutine of its server, or, where its leader is another node than the stream's, by its replica of the stream.
 	newest, err := b.Last(ctx, now.Stream, now.Config.FilterSubject)
 	if err == nil && newest > now.Delivered.Stream {
 		last = min(now.Delivered.Stream, last)
