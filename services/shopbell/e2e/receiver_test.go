@@ -33,7 +33,7 @@ type answer struct {
 
 // received is a request that came in.
 type received struct {
-	at     time.Time
+	at     time.Time // by the clock, as what waits for its time is due: where that is set meanwhile, other clocks say otherwise
 	header http.Header
 	body   []byte
 	code   int // what was answered
@@ -53,7 +53,7 @@ func newReceiver(t testing.TB) *receiver {
 }
 
 func (r *receiver) serve(w http.ResponseWriter, req *http.Request) {
-	in := &received{at: time.Now(), header: req.Header}
+	in := &received{at: time.Now().Round(0), header: req.Header}
 	in.body, _ = io.ReadAll(req.Body) // what was cut off is seen by its length
 	a := r.note(req.URL.Path, in)
 	if a.until != nil {
