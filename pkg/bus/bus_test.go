@@ -305,7 +305,9 @@ func TestLater_FiresAtItsTimeWithItsHeaders(t *testing.T) {
 	if fired.Before(at) {
 		t.Errorf("fired %s early", at.Sub(fired))
 	}
-	eventually(t, "no message is left: the timer goes when it fires, and the delivery when it is acked", func() bool { return messages(t, b, contract.Deliveries) == 0 })
+	eventually(t, "no message is left: the timer goes when it fires, and the delivery when it is acked", func() bool {
+		return messages(t, b, contract.Later) == 0 && messages(t, b, contract.Deliveries) == 0
+	})
 }
 
 func TestRead_GivesWhatIsStoredFromAPlaceOn(t *testing.T) {
