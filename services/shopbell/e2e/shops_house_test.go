@@ -194,6 +194,14 @@ func (s *premises) publishOne(t *testing.T, eventType, data string) string {
 	return s.publish(t, s.id, fmt.Sprintf(`{"type": %q, "data": %s}`, eventType, data))[0].ID
 }
 
+// acceptedAt is when an event of the shop was, which the log has to know: what is due after it is so to the millisecond.
+func (s *premises) acceptedAt(t *testing.T, id string) time.Time {
+	t.Helper()
+	return get[struct {
+		AcceptedAt time.Time `json:"accepted_at"`
+	}](t, s.house, "GET", s.at+"/events/"+id, "").AcceptedAt
+}
+
 // refused makes a request that has to be answered with this code, and gives what it says.
 func (s *premises) refused(t *testing.T, code int, method, path, body string) refusal {
 	t.Helper()
