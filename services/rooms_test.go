@@ -16,6 +16,7 @@ import (
 // levels are the packages of pkg from bottom to top. A package imports only packages of the rows that stand before its
 // own.
 var levels = [][]string{
+	{"testwait"}, // for tests alone
 	{"intern", "pace"},
 	{"fault", "id", "signature", "expression", "xmlbody", "telemetry"},
 	{"contract", "address", "config"},

@@ -18,6 +18,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 )
 
 func event(id string) *nats.Msg {
@@ -36,16 +37,6 @@ func messages(t *testing.T, b *bus.Bus, stream string) uint64 {
 		t.Fatal(err)
 	}
 	return info.State.Msgs
-}
-
-// eventually waits until it is so, looking again and again; the end is for what never is.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it is never so: %s", what)
-		}
-	}
 }
 
 func TestPublishBatch_IsWholeAndToleratesRepeats(t *testing.T) {
@@ -305,7 +296,7 @@ func TestLater_FiresAtItsTimeWithItsHeaders(t *testing.T) {
 	if fired.Before(at) {
 		t.Errorf("fired %s early", at.Sub(fired))
 	}
-	eventually(t, "no message is left: the timer goes when it fires, and the delivery when it is acked", func() bool {
+	testwait.Until(t, "no message is left: the timer goes when it fires, and the delivery when it is acked", func() bool {
 		return messages(t, b, contract.Later) == 0 && messages(t, b, contract.Deliveries) == 0
 	})
 }
@@ -368,7 +359,7 @@ func TestLag_IsWhatIsStoredAndNotAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lag bus.Lag
-	eventually(t, "the consumer knows of all three", func() (all bool) { // it is told of what is stored a moment later
+	testwait.Until(t, "the consumer knows of all three", func() (all bool) { // it is told of what is stored a moment later
 		var err error
 		if lag, err = b.Lag(t.Context(), contract.LogEvents); err != nil {
 			t.Fatal(err)

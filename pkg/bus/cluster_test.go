@@ -10,6 +10,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 )
 
 // The consumer's leader is another node than the stream's, and learns of each event a moment after it was stored.
@@ -70,18 +71,13 @@ func saysNoMoreThanIsMatched(t *testing.T, b *bus.Bus, events int) {
 	if wrong > 0 {
 		t.Errorf("of %d events %d were said to be matched that were not", events, wrong)
 	}
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) { // an ack takes a moment
+	testwait.Until(t, "all are said to be matched", func() bool { // an ack takes a moment
 		through, err := b.Matched(0).Of(t.Context(), "demo")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if through == uint64(events)+1 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("all were matched, and it is said that they were up to %d", through)
-		}
-	}
+		return through == uint64(events)+1
+	})
 	stop()
 	if err := <-ended; err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 )
 
 // publishEvents publishes so many events, which are named by their number.
@@ -78,7 +79,7 @@ func TestBatches_ComeAgainAfterAnErrorAndAreAckedOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "nothing waits after all were acked", func() bool {
+			testwait.Until(t, "nothing waits after all were acked", func() bool {
 				waiting, unanswered, err := b.Pending(t.Context(), contract.Matcher)
 				return err == nil && waiting == 0 && unanswered == 0
 			})
@@ -150,7 +151,7 @@ func TestBatchesThen_GoOnWhileSomethingIsLeftToDo(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	eventually(t, "all are answered", func() bool {
+	testwait.Until(t, "all are answered", func() bool {
 		waiting, unanswered, err := b.Pending(t.Context(), contract.Matcher)
 		return err == nil && waiting == 0 && unanswered == 0
 	})
@@ -185,7 +186,7 @@ func TestCollect_TakesWhatLiesThere(t *testing.T) {
 	t.Parallel()
 	b := bustest.New(t)
 	publishEvents(t, b, 50)
-	eventually(t, "the consumer knows of all", func() bool { // it is told of what is stored a moment later
+	testwait.Until(t, "the consumer knows of all", func() bool { // it is told of what is stored a moment later
 		waiting, _, err := b.Pending(t.Context(), contract.LogEvents)
 		return err == nil && waiting == 50
 	})
@@ -246,7 +247,7 @@ func TestCollect_LeavesNothingUnansweredWhenItEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "none is with nobody", func() bool {
+	testwait.Until(t, "none is with nobody", func() bool {
 		_, unanswered, err := b.Pending(t.Context(), contract.LogEvents)
 		return err == nil && unanswered == 0
 	})

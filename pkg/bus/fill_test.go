@@ -9,6 +9,7 @@ import (
 
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 )
 
 func TestKeepFilled_FillsABusyStreamAndLeavesAQuietOneEmpty(t *testing.T) {
@@ -23,7 +24,7 @@ func TestKeepFilled_FillsABusyStreamAndLeavesAQuietOneEmpty(t *testing.T) {
 	for range 2 { // two processes
 		atWork.Go(func() { b.KeepFilled(ctx, contract.Held) })
 	}
-	eventually(t, "what somebody left is gone", func() bool { return messages(t, b, contract.Held) == 0 })
+	testwait.Until(t, "what somebody left is gone", func() bool { return messages(t, b, contract.Held) == 0 })
 	// pass has so many pass through the stream together that a single time makes it busy; it is empty then but for its filler.
 	pass := func() {
 		t.Helper()
@@ -39,7 +40,7 @@ func TestKeepFilled_FillsABusyStreamAndLeavesAQuietOneEmpty(t *testing.T) {
 		}
 	}
 	var filler uint64
-	eventually(t, "a busy stream is filled", func() bool {
+	testwait.Until(t, "a busy stream is filled", func() bool {
 		pass()
 		var err error
 		if filler, err = b.Last(ctx, contract.Held, contract.FillerSubject(contract.Held)); err != nil {
@@ -47,13 +48,13 @@ func TestKeepFilled_FillsABusyStreamAndLeavesAQuietOneEmpty(t *testing.T) {
 		}
 		return filler > 0 && messages(t, b, contract.Held) == 1
 	})
-	eventually(t, "what fills it moves on", func() bool {
+	testwait.Until(t, "what fills it moves on", func() bool {
 		pass()
 		now, err := b.Last(ctx, contract.Held, contract.FillerSubject(contract.Held))
 		return err == nil && now > filler && messages(t, b, contract.Held) == 1
 	})
-	eventually(t, "a quiet stream is empty", func() bool { return messages(t, b, contract.Held) == 0 })
-	eventually(t, "it is filled again", func() bool {
+	testwait.Until(t, "a quiet stream is empty", func() bool { return messages(t, b, contract.Held) == 0 })
+	testwait.Until(t, "it is filled again", func() bool {
 		pass()
 		return messages(t, b, contract.Held) == 1
 	})

@@ -9,6 +9,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 )
 
 func TestMatched_IsHowFarAShopsEventsWere(t *testing.T) {
@@ -24,19 +25,13 @@ func TestMatched_IsHowFarAShopsEventsWere(t *testing.T) {
 	want := func(when string, bursting, other uint64) {
 		t.Helper()
 		for shop, want := range map[string]uint64{"bursting": bursting, "other": other} {
-			var got uint64
-			for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) { // an ack takes a moment
-				var err error
-				if got, err = b.Matched(0).Of(t.Context(), shop); err != nil {
+			testwait.Until(t, fmt.Sprintf("%s, events of the shop %q were matched up to %d", when, shop, want), func() bool { // an ack takes a moment
+				got, err := b.Matched(0).Of(t.Context(), shop)
+				if err != nil {
 					t.Fatal(err)
 				}
-				if got == want {
-					break
-				}
-			}
-			if got != want {
-				t.Errorf("%s: events of the shop %q were matched up to %d, want %d", when, shop, got, want)
-			}
+				return got == want
+			})
 		}
 	}
 	match := func(consumer string, n int) {

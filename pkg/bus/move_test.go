@@ -11,6 +11,7 @@ import (
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 )
 
 func TestConnect_MovesWhatAnEarlierBuildLeft(t *testing.T) {
@@ -59,7 +60,7 @@ func TestConnect_MovesWhatAnEarlierBuildLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "one has fired", func() bool {
+	testwait.Until(t, "one has fired", func() bool {
 		_, err := stream.GetLastMsgForSubject(t.Context(), contract.DeliverySubject(fired.WebhookID, contract.Due))
 		return err == nil
 	})

@@ -9,6 +9,7 @@ import (
 
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
@@ -35,23 +36,13 @@ func TestWriter_WaitsForMoreOnlyWhenRecordsComeTogether(t *testing.T) {
 			})
 		}
 	}
-	// open waits until the message that is being filled has so many records: it looks again and again, for two minutes at most.
 	open := func(want int) {
 		t.Helper()
-		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
+		testwait.Until(t, fmt.Sprintf("the message that is being filled has %d records", want), func() bool {
 			w.mu.Lock()
-			n := 0
-			if w.open != nil {
-				n = len(w.open.records)
-			}
-			w.mu.Unlock()
-			if n == want {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%d records wait for more, want %d", n, want)
-			}
-		}
+			defer w.mu.Unlock()
+			return w.open == nil && want == 0 || w.open != nil && len(w.open.records) == want
+		})
 	}
 	stored := func(want ...int) {
 		t.Helper()

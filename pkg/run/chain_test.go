@@ -72,6 +72,7 @@ func chain(t *testing.T, health *run.Health, stopTimeout time.Duration, until fu
 	}
 }
 
+// waitReady may be called beside the test, which must not be ended from there.
 func waitReady(t *testing.T, health *run.Health) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {

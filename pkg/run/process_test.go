@@ -27,6 +27,7 @@ import (
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/run"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
@@ -252,15 +253,10 @@ func TestProcess_IsNotReadyWhileTheBusIsAway(t *testing.T) {
 		t.Errorf("healthcheck: %v", err)
 	}
 	server.Stop()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	testwait.Until(t, "GET /readyz answers 503, since the bus cannot be reached", func() bool {
 		code, body := get(t, "http://"+at.HTTP+"/readyz")
-		if code == http.StatusServiceUnavailable && strings.Contains(body, "the bus cannot be reached") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("GET /readyz without a bus: %d %s, want 503", code, body)
-		}
-	}
+		return code == http.StatusServiceUnavailable && strings.Contains(body, "the bus cannot be reached")
+	})
 	if err := run.Healthcheck(t.Context(), at.HTTP); err == nil || !strings.Contains(err.Error(), "the bus cannot be reached") {
 		t.Errorf("healthcheck without a bus: %v, want what is missing", err)
 	}

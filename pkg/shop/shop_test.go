@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,6 +17,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/shop"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
@@ -96,28 +96,20 @@ func TestDirectory_FollowsItsBucketAndFillsInDefaults(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", row.name, diff)
 		}
 	}
-	eventually := func(what string, is func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("it is never so: %s", what)
-			}
-		}
-	}
 	put(t, bucket, &shopbellv1.Shop{Id: "demo", Environment: proto.String(shop.Test)})
-	eventually("the change is known", func() bool { return d.Get("demo").GetEnvironment() == shop.Test })
+	testwait.Until(t, "the change is known", func() bool { return d.Get("demo").GetEnvironment() == shop.Test })
 	if name := d.Get("demo").GetName(); name != "" {
 		t.Errorf("the name that was taken away is %q", name)
 	}
 	if err := bucket.Delete(t.Context(), contract.ShopKey("tulip.shop")); err != nil {
 		t.Fatal(err)
 	}
-	eventually("the removal is known", func() bool { return d.Get("tulip.shop").GetProfile() == "standard" })
+	testwait.Until(t, "the removal is known", func() bool { return d.Get("tulip.shop").GetProfile() == "standard" })
 	if _, err := bucket.Put(t.Context(), "demo", []byte{0xff}); err != nil {
 		t.Fatal(err)
 	}
 	put(t, bucket, &shopbellv1.Shop{Id: "last", Name: proto.String("Last")})
-	eventually("it goes on after what it cannot read", func() bool { return d.Get("last").GetName() == "Last" })
+	testwait.Until(t, "it goes on after what it cannot read", func() bool { return d.Get("last").GetName() == "Last" })
 	if got := d.Get("demo").GetEnvironment(); got != shop.Test {
 		t.Errorf("what cannot be read has changed the environment to %q", got)
 	}

@@ -20,6 +20,7 @@ import (
 	"shopbell.dev/pkg/profile"
 	"shopbell.dev/pkg/signature"
 	"shopbell.dev/pkg/telemetry/telemetrytest"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -99,15 +100,6 @@ func (b *bundle) putState(t *testing.T, s *busv1.WebhookState) (revision uint64)
 	return revision
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it is never so: %s", what)
-		}
-	}
-}
-
 func ids(list []*webhook.Webhook) (out []string) {
 	for _, w := range list {
 		out = append(out, w.ID)
@@ -144,7 +136,7 @@ func TestDirectory_FollowsItsBucket(t *testing.T) {
 
 	before := d.All("demo")
 	b.put(t, "demo", "wh_0", "paid") // older by its id
-	eventually(t, "the new webhook is known", func() bool { return d.Get("demo", "wh_0") != nil })
+	testwait.Until(t, "the new webhook is known", func() bool { return d.Get("demo", "wh_0") != nil })
 	if got := ids(d.All("demo")); !slices.Equal(got, []string{"wh_0", "wh_1"}) {
 		t.Errorf("All = %q, want them by id", got)
 	}
@@ -153,7 +145,7 @@ func TestDirectory_FollowsItsBucket(t *testing.T) {
 	}
 
 	changed := b.put(t, "demo", "wh_1", "order_created")
-	eventually(t, "the change is known", func() bool { return d.Get("demo", "wh_1").Revision == changed })
+	testwait.Until(t, "the change is known", func() bool { return d.Get("demo", "wh_1").Revision == changed })
 	if got := d.Subscribed("demo", "order_created"); !slices.Equal(ids(got), []string{"wh_1"}) {
 		t.Errorf("after the change order_created goes to %q, want wh_1", ids(got))
 	}
@@ -166,7 +158,7 @@ func TestDirectory_FollowsItsBucket(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the deletions are known", func() bool { return d.Get("demo", "wh_1") == nil })
+	testwait.Until(t, "the deletions are known", func() bool { return d.Get("demo", "wh_1") == nil })
 	if got := d.All("demo"); got != nil {
 		t.Errorf("after the deletions there are %q", ids(got))
 	}

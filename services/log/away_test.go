@@ -11,6 +11,7 @@ import (
 
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/telemetry/telemetrytest"
+	"shopbell.dev/pkg/testwait"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
 
 	"shopbell.dev/services/log/storetest"
@@ -27,7 +28,7 @@ func TestLog_StartsWithoutItsStoreAndCatchesUp(t *testing.T) {
 	r := startRoomAt(t, pg.DSN("later"), slog.NewTextHandler(&logged, nil), func(text string) { why.Store(text) })
 	publishRecord(t, r.bus, attempted("shop", "dlv_1", "delivered", 200))
 
-	eventually(t, "the room says why it is of no use", func() bool {
+	testwait.Until(t, "the room says why it is of no use", func() bool {
 		text, _ := why.Load().(string)
 		return strings.Contains(text, "its store could not be reached")
 	})
@@ -36,7 +37,7 @@ func TestLog_StartsWithoutItsStoreAndCatchesUp(t *testing.T) {
 			t.Log("the room logged:\n" + logged.String())
 		}
 	})
-	eventually(t, "its log line names the database that is down", func() bool {
+	testwait.Until(t, "its log line names the database that is down", func() bool {
 		return logged.Has("ERROR", "the log's store takes nothing", "connect to", "later") // whoever found it first
 	})
 	_, err := r.GetDelivery(context.Background(), &logv1.GetDeliveryRequest{ShopId: "shop", DeliveryId: "dlv_1"})
@@ -54,11 +55,11 @@ func TestLog_StartsWithoutItsStoreAndCatchesUp(t *testing.T) {
 	if err := pg.Exec("CREATE DATABASE later"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "what happened meanwhile is in the log", func() bool {
+	testwait.Until(t, "what happened meanwhile is in the log", func() bool {
 		d, err := r.GetDelivery(context.Background(), &logv1.GetDeliveryRequest{ShopId: "shop", DeliveryId: "dlv_1"})
 		return err == nil && d.GetStatus() == "delivered"
 	})
-	eventually(t, "the room says that it is of use", func() bool { return why.Load() == "" && logged.Has("takes what happens again") })
+	testwait.Until(t, "the room says that it is of use", func() bool { return why.Load() == "" && logged.Has("takes what happens again") })
 }
 
 func TestNew_RefusesAStoreThatIsNone(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/fault"
 	"shopbell.dev/pkg/record"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -96,7 +97,7 @@ func TestExpungeShop_RemovesAPersonEverywhere(t *testing.T) {
 		publishLife(t, r, "shop", "evt_2", `{"email":"somebody@example.com"}`, ""),
 		publishLife(t, r, "shop", "evt_3", `{"email":"somebody@example.com"}`, "mailed to Kunde@Example.com"),
 		publishLife(t, r, "other", "evt_1", `{"email":"`+person+`"}`, ""))
-	eventually(t, "the log has all", func() bool {
+	testwait.Until(t, "the log has all", func() bool {
 		e, err := r.store.Event(context.Background(), "other", "evt_1")
 		return err == nil && e.Event.GetAcceptedAt() != nil && len(e.Deliveries) == 1
 	})
@@ -154,7 +155,7 @@ func TestExpungeShop_RemovesAWholeShop(t *testing.T) {
 	if events, _ := r.lies(t); !maps.Equal(events, map[string]int{"other/evt_1": 5, "other/evt_2": 5}) {
 		t.Errorf("messages on the bus: got %v, want the other shop's alone", events)
 	}
-	eventually(t, "the log has nothing of the shop and all of the other", func() bool {
+	testwait.Until(t, "the log has nothing of the shop and all of the other", func() bool {
 		_, err := r.store.Event(context.Background(), "shop", "evt_2")
 		e, errOther := r.store.Event(context.Background(), "other", "evt_2")
 		return err != nil && errOther == nil && e.Event.GetAcceptedAt() != nil

@@ -16,6 +16,7 @@ import (
 	"shopbell.dev/pkg/config"
 	"shopbell.dev/pkg/record"
 	"shopbell.dev/pkg/telemetry/telemetrytest"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 
 	"shopbell.dev/services/log/store"
@@ -80,7 +81,7 @@ func TestLog_LeavesOnTheBusWhatItHasNoTimeToWrite(t *testing.T) {
 
 	stopped := make(chan struct{})
 	go func() { first.stop(); close(stopped) }()
-	eventually(t, "the time for writing is over", func() bool { return first.last.Load() != 0 && time.Now().UnixNano() > first.last.Load() })
+	testwait.Until(t, "the time for writing is over", func() bool { return first.last.Load() != 0 && time.Now().UnixNano() > first.last.Load() })
 	exec("ROLLBACK")
 	<-stopped
 	if n := written(); n != chunk {
@@ -91,5 +92,5 @@ func TestLog_LeavesOnTheBusWhatItHasNoTimeToWrite(t *testing.T) {
 	}
 
 	startRoomOn(t, b, cfg, slog.DiscardHandler, func(string) {})
-	eventually(t, "everything is written after the next start", func() bool { return written() == records })
+	testwait.Until(t, "everything is written after the next start", func() bool { return written() == records })
 }

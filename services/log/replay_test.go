@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
 )
@@ -103,7 +104,7 @@ func TestReplay_LeavesAloneWhatIsHeld(t *testing.T) {
 			What: &busv1.Record_Change{Change: &busv1.StatusChange{DeliveryId: fmt.Sprintf("dlv_0000%d", i), WebhookId: "wh_1", MatchedAt: timestamppb.New(noon), Status: status}},
 		})
 	}
-	eventually(t, "both are in the log", func() bool {
+	testwait.Until(t, "both are in the log", func() bool {
 		list, err := r.ListDeliveries(t.Context(), &logv1.ListDeliveriesRequest{ShopId: "tulip"})
 		return err == nil && len(list.GetDeliveries()) == 2
 	})
@@ -112,7 +113,7 @@ func TestReplay_LeavesAloneWhatIsHeld(t *testing.T) {
 		if err != nil || job.GetTotal() != 1 {
 			t.Fatalf("%s: got %v, %v; want a job for one", status, job, err)
 		}
-		eventually(t, "the job is done", func() bool {
+		testwait.Until(t, "the job is done", func() bool {
 			now, err := r.replays.GetReplay(t.Context(), &logv1.GetReplayRequest{ShopId: "tulip", JobId: job.GetId()})
 			return err == nil && now.GetStatus() == replayDone && now.GetSkipped() == 1 && strings.Contains(now.GetSkippedReason(), why)
 		})

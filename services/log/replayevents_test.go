@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
@@ -84,7 +85,7 @@ func TestReplay_TakesFromTheLogWhatTheBusNoLongerHas(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			eventually(t, "the log has followed", func() bool {
+			testwait.Until(t, "the log has followed", func() bool {
 				past, err := r.bus.Past(t.Context(), contract.LogEvents, n)
 				return err == nil && past
 			})

@@ -14,6 +14,7 @@ import (
 	"shopbell.dev/pkg/bus/bustest"
 	"shopbell.dev/pkg/config"
 	"shopbell.dev/pkg/id"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 
@@ -52,7 +53,7 @@ func TestShoporama_S1_29_OldEntriesAreForgotten(t *testing.T) {
 		_, err := store.Detail(context.Background(), r.store, "shop", deliveryID)
 		return errors.Is(err, store.ErrNotFound)
 	}
-	eventually(t, "what is 31 days old is forgotten", func() bool { return gone(oldID) })
+	testwait.Until(t, "what is 31 days old is forgotten", func() bool { return gone(oldID) })
 	if gone(youngID) {
 		t.Error("what is 29 days old was forgotten")
 	}

@@ -83,13 +83,3 @@ func startRoomWith(t *testing.T, b *bus.Bus, cfg Config, lines slog.Handler, not
 	t.Cleanup(end)
 	return &room{Log: l, bus: b, stop: end}
 }
-
-// eventually waits until a fact is one: it looks every 5 ms, for as long as a machine with others at work may take.
-func eventually(t *testing.T, fact string, check func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !check(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("after 2m still not: %s", fact)
-		}
-	}
-}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	logv1 "shopbell.dev/proto/shopbell/log/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -141,7 +142,7 @@ func TestStats_OfAWebhookThatNeverWasAreNotFound(t *testing.T) {
 		_, err := r.GetWebhookStats(t.Context(), &logv1.GetWebhookStatsRequest{ShopId: "tulip", WebhookId: webhookID, Days: days})
 		return err
 	}
-	eventually(t, "what was deleted long ago has statistics", func() bool { return stats("wh_deleted", 1) == nil })
+	testwait.Until(t, "what was deleted long ago has statistics", func() bool { return stats("wh_deleted", 1) == nil })
 	if err := stats("wh_new", 30); err != nil {
 		t.Errorf("one without deliveries: %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 )
 
 // taken is the next delivery, in the hands of a sender that does nothing with it.
@@ -98,7 +99,7 @@ func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.start(t, few())
-			eventually(t, "what is to be made is under way, and nothing else is left but timers", func() bool {
+			testwait.Until(t, "what is to be made is under way, and nothing else is left but timers", func() bool {
 				open := 0
 				for _, consumer := range contract.Senders() {
 					waiting, unanswered, err := b.bus.Pending(t.Context(), consumer)
@@ -111,7 +112,7 @@ func TestSender_AttemptThatWasMadeIsNotMadeAgain(t *testing.T) {
 					len(b.onTheWay(t)) == row.left+len(row.want)
 			})
 			free()
-			eventually(t, "timers alone are left", func() bool { return len(b.onTheWay(t)) == row.left })
+			testwait.Until(t, "timers alone are left", func() bool { return len(b.onTheWay(t)) == row.left })
 			var got []int
 			for _, r := range b.records(t, len(row.want)) {
 				got = append(got, int(r.GetAttempt().GetAttempt().GetNumber()))
@@ -196,7 +197,7 @@ func TestSender_WhatWasHeldAndSentMeanwhileIsNotHeldAgain(t *testing.T) {
 			if row.held {
 				b.publish(t, d.Hold(sequence(taken)))
 				b.sender.keep(t.Context(), hold{why: "a test", shop: "demo", webhookID: "wh_1"})
-				eventually(t, "what was held is sent", func() bool { return len(b.stored(t, contract.Held)) == 0 && in.requests.Load() == 1 })
+				testwait.Until(t, "what was held is sent", func() bool { return len(b.stored(t, contract.Held)) == 0 && in.requests.Load() == 1 })
 			}
 			if err := taken.Nak(); err != nil { // stands for the end of its AckWait
 				t.Fatal(err)

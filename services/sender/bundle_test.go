@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -28,6 +27,7 @@ import (
 	"shopbell.dev/pkg/run/runtest"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/telemetry/telemetrytest"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
 
@@ -148,7 +148,7 @@ func (b *bundle) onTheWay(t *testing.T) []*jetstream.RawStreamMsg {
 // records are what the sender has told the log, once there are at least so many.
 func (b *bundle) records(t *testing.T, atLeast int) (out []*busv1.Record) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("there are %d records", atLeast), func() bool {
+	testwait.Until(t, fmt.Sprintf("there are %d records", atLeast), func() bool {
 		out = nil
 		for _, m := range b.stored(t, contract.Outcomes) {
 			if strings.HasSuffix(m.Subject, ".switch") {
@@ -186,17 +186,7 @@ func (b *bundle) takeAway(t *testing.T, stream string) (giveBack func()) {
 // empty waits until nothing is left to deliver.
 func (b *bundle) empty(t *testing.T) {
 	t.Helper()
-	eventually(t, "nothing is left to deliver", func() bool { return len(b.onTheWay(t)) == 0 })
-}
-
-// eventually waits until it is so, looking again and again; the end is for what never is.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it is never so: %s", what)
-		}
-	}
+	testwait.Until(t, "nothing is left to deliver", func() bool { return len(b.onTheWay(t)) == 0 })
 }
 
 // inbox is a receiver that keeps what it is sent and answers with the codes that it is given, the last for ever.

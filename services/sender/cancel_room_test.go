@@ -13,6 +13,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -41,7 +42,7 @@ func (b *bundle) cancelled(t *testing.T) map[string]string {
 // only waits until these are recorded as cancelled, and no others.
 func (b *bundle) onlyCancelled(t *testing.T, all ...*contract.Delivery) {
 	t.Helper()
-	eventually(t, "what was to be cancelled is", func() bool { return len(b.cancelled(t)) >= len(all) })
+	testwait.Until(t, "what was to be cancelled is", func() bool { return len(b.cancelled(t)) >= len(all) })
 	got := b.cancelled(t)
 	for _, d := range all {
 		if got[d.ID] != "cancelled by hand: not needed" {
@@ -56,7 +57,7 @@ func (b *bundle) onlyCancelled(t *testing.T, all ...*contract.Delivery) {
 // heldAre waits until so many messages lie in HELD.
 func (b *bundle) heldAre(t *testing.T, n int) {
 	t.Helper()
-	eventually(t, "HELD holds what is left", func() bool { return len(b.stored(t, contract.Held)) == n })
+	testwait.Until(t, "HELD holds what is left", func() bool { return len(b.stored(t, contract.Held)) == n })
 }
 
 func switchedOff(id, url string) *busv1.WebhookState {
@@ -86,7 +87,7 @@ func TestSender_CancelsOneOfWhatIsHeldForAWebhookThatIsOff(t *testing.T) {
 			}
 			b.onlyCancelled(t, all[2])
 			b.heldAre(t, 4)
-			eventually(t, "its lane is let go", func() bool { return b.sender.register.count() == 0 && b.sender.backlogs.count() == 0 })
+			testwait.Until(t, "its lane is let go", func() bool { return b.sender.register.count() == 0 && b.sender.backlogs.count() == 0 })
 			if got := in.requests.Load(); got != 0 {
 				t.Errorf("%d were sent to a webhook that is off", got)
 			}
@@ -110,7 +111,7 @@ func TestSender_CancelsOneOfWhatIsHeldForAReceiverThatIsDown(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
 	all := numbered("wh_1", 60)
 	b.send(t, all)
-	eventually(t, "all are held", func() bool { return b.sender.register.count() == 1 && len(b.onTheWay(t)) == 0 })
+	testwait.Until(t, "all are held", func() bool { return b.sender.register.count() == 1 && len(b.onTheWay(t)) == 0 })
 	gone := []*contract.Delivery{all[0], all[30], all[59]} // of what is read and of what is not
 	for _, d := range gone {
 		b.cancelHeld(t, d)
@@ -140,7 +141,7 @@ func TestSender_CancelledInOrderLetsTheNextGoOn(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{Ordered: &ordered, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
 	b.matcher(t, "wh_1", func(int) string { return "" })
 	b.accept(t, 4)
-	eventually(t, "the first has failed", func() bool { return len(b.stored(t, contract.Held)) == 5 }) // with its tries
+	testwait.Until(t, "the first has failed", func() bool { return len(b.stored(t, contract.Held)) == 5 }) // with its tries
 	first := numbered("wh_1", 1)[0]
 	first.ID = "dlv_evt_0"
 	b.cancelHeld(t, first)
@@ -165,10 +166,10 @@ func TestSender_CancelsWhatIsUnderWayUnlessItIsDelivered(t *testing.T) {
 			b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
 			all := numbered("wh_1", 1)
 			b.publish(t, all[0].Hold(0), (&contract.Release{ShopID: "demo", WebhookID: "wh_1", Through: 1}).Message())
-			eventually(t, "it is under way", func() bool { return in.requests.Load() == 1 })
+			testwait.Until(t, "it is under way", func() bool { return in.requests.Load() == 1 })
 			backlog := b.sender.backlogs.get("wh_1")
 			b.cancelHeld(t, all[0])
-			eventually(t, "its lane knows that it is cancelled", func() bool { return backlog.unwanted(waitingIn(backlog)) != "" })
+			testwait.Until(t, "its lane knows that it is cancelled", func() bool { return backlog.unwanted(waitingIn(backlog)) != "" })
 			free()
 			b.nothingHeld(t)
 			want := 0

@@ -14,6 +14,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
@@ -66,7 +67,7 @@ func TestSender_ReceiversThatHangLeavePlacesForOthers(t *testing.T) {
 		}
 	}
 	send(0, fewHanging)
-	eventually(t, "many hang", func() bool {
+	testwait.Until(t, "many hang", func() bool {
 		b.sender.lanes.mu.Lock()
 		defer b.sender.lanes.mu.Unlock()
 		return b.sender.lanes.crowd.hanging >= fewHanging
@@ -78,7 +79,7 @@ func TestSender_ReceiversThatHangLeavePlacesForOthers(t *testing.T) {
 	its := numbered("wh_well", 1)[0]
 	its.ShopID = "other"
 	b.publish(t, its.Message())
-	eventually(t, "another shop's is delivered", func() bool { return len(well.delivered()) == 1 })
+	testwait.Until(t, "another shop's is delivered", func() bool { return len(well.delivered()) == 1 })
 	if n := in.requests.Load(); n >= places {
 		t.Errorf("%d of %d places were taken by receivers that hang", n, places)
 	}
@@ -110,7 +111,7 @@ func TestSender_ReceiversThatAreCalledAtOnceLeavePlacesForOthers(t *testing.T) {
 		all = append(all, numbered(id, 1)[0].Message())
 	}
 	b.publish(t, all...)
-	eventually(t, "its shop has what it may have", func() bool { return in.requests.Load() == places*7/8 })
+	testwait.Until(t, "its shop has what it may have", func() bool { return in.requests.Load() == places*7/8 })
 	other := governed("wh_well", well.url, &shopbellv1.Policy{})
 	other.Webhook.ShopId = "other"
 	b.put(t, other)
@@ -118,13 +119,13 @@ func TestSender_ReceiversThatAreCalledAtOnceLeavePlacesForOthers(t *testing.T) {
 		its := numbered("wh_well", i+1)[i]
 		its.ShopID = "other"
 		b.publish(t, its.Message())
-		eventually(t, "another shop's is delivered", func() bool { return len(well.delivered()) == i+1 })
+		testwait.Until(t, "another shop's is delivered", func() bool { return len(well.delivered()) == i+1 })
 	}
 	if n := in.requests.Load(); n != places*7/8 {
 		t.Errorf("%d requests are under way to receivers that hang, want %d of %d", n, places*7/8, places)
 	}
 	free()
-	eventually(t, "all others follow", func() bool { return len(in.delivered()) == webhooks })
+	testwait.Until(t, "all others follow", func() bool { return len(in.delivered()) == webhooks })
 }
 
 func TestLanes_LastPlacesAreForShopsThatHaveFew(t *testing.T) {

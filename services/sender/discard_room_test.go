@@ -16,6 +16,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
@@ -30,7 +31,7 @@ func switchedOn(id, url string, revision, sequence uint64) *busv1.WebhookState {
 // wantDiscarded waits until these are recorded as cancelled, and no others.
 func (b *bundle) wantDiscarded(t *testing.T, reason string, all ...*contract.Delivery) {
 	t.Helper()
-	eventually(t, "what was discarded is cancelled", func() bool { return len(b.cancelled(t)) >= len(all) })
+	testwait.Until(t, "what was discarded is cancelled", func() bool { return len(b.cancelled(t)) >= len(all) })
 	got := b.cancelled(t)
 	var want []string
 	for _, d := range all {
@@ -118,7 +119,7 @@ func (b *bundle) matchedUpTo(t *testing.T, n int) {
 	go func() {
 		done <- b.bus.Batches(ctx, contract.Matcher, bus.Batching{Workers: 1, Size: n}, func(context.Context, []bus.Message) error { return nil })
 	}()
-	eventually(t, "all events are matched", func() bool {
+	testwait.Until(t, "all events are matched", func() bool {
 		floor, err := b.bus.Matched(0).Of(t.Context(), "demo")
 		return err == nil && floor == uint64(n)
 	})
@@ -146,7 +147,7 @@ func TestSender_WhatWasReadBeforeItIsDiscardedIsNotSent(t *testing.T) {
 	all := numbered("wh_1", 31)
 	b.send(t, all[:30])
 	// In HELD itself: what is called back is in DELIVERIES until it is held, and is not among what is discarded.
-	eventually(t, "all are held", func() bool { return b.heldFor(t, "wh_1") == 30 && b.sender.register.count() == 1 })
+	testwait.Until(t, "all are held", func() bool { return b.heldFor(t, "wh_1") == 30 && b.sender.register.count() == 1 })
 	last, err := b.bus.Last(t.Context(), contract.Held, contract.HeldSubject("wh_1"))
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +182,7 @@ func TestSender_WhatIsUnderWayWhenItIsDiscardedIsNotTriedAgain(t *testing.T) {
 			d := numbered("wh_1", 1)[0]
 			d.Sequence = 1
 			b.publish(t, d.Hold(0), (&contract.Release{ShopID: "demo", WebhookID: "wh_1", Through: 1}).Message())
-			eventually(t, "it is under way", func() bool { return in.requests.Load() == 1 })
+			testwait.Until(t, "it is under way", func() bool { return in.requests.Load() == 1 })
 			on.Discarded = &busv1.Discarded{Revision: revision, Sequence: 1}
 			b.put(t, on)
 			free()
@@ -224,7 +225,7 @@ func TestSender_WhatWaitsForItsTimeIsNotDiscarded(t *testing.T) {
 	b.start(t, few())
 	b.publish(t, (&contract.Release{ShopID: "demo", WebhookID: "wh_1", Through: 1}).Message())
 	b.heldAre(t, 0)
-	eventually(t, "its timer is left", func() bool { return len(b.onTheWay(t)) == 1 })
+	testwait.Until(t, "its timer is left", func() bool { return len(b.onTheWay(t)) == 1 })
 	timer := b.onTheWay(t)[0]
 	if got, _, err := contract.ParseLater(timer.Header, timer.Data); err != nil || got.Attempt != 2 || got.OffRevision != 0 {
 		t.Errorf("what waits is attempt %d, held by revision %d (%v), want 2 and by none", got.Attempt, got.OffRevision, err)

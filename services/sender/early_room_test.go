@@ -12,6 +12,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
@@ -32,7 +33,7 @@ func TestSender_SendsWhatWaitsWhenItsReceiverIsBack(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, inAnHour()))
 	all := numbered("wh_1", 5)
 	b.send(t, all[:4])
-	eventually(t, "four wait for their time", func() bool { return b.waiting() == 4 })
+	testwait.Until(t, "four wait for their time", func() bool { return b.waiting() == 4 })
 	down.Store(false)
 	b.send(t, all[4:])
 	wantAll(t, in, 5)
@@ -78,10 +79,10 @@ func TestSender_WhatIsSentEarlyAndFailsAgainComesInItsTime(t *testing.T) {
 		return out
 	}
 	b.send(t, all[:2])
-	eventually(t, "two wait for their time", func() bool { return len(timers()) == 2 && in.requests.Load() == 2 })
+	testwait.Until(t, "two wait for their time", func() bool { return len(timers()) == 2 && in.requests.Load() == 2 })
 	before := timers()
 	b.send(t, all[2:3])
-	eventually(t, "they were sent again, and wait", func() bool { return len(timers()) == 2 && in.requests.Load() == 5 })
+	testwait.Until(t, "they were sent again, and wait", func() bool { return len(timers()) == 2 && in.requests.Load() == 5 })
 	if after := timers(); !slices.EqualFunc(before, after, time.Time.Equal) {
 		t.Errorf("they are due at %v, and were at %v", after, before)
 	}

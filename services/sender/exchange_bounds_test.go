@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"shopbell.dev/pkg/address"
+	"shopbell.dev/pkg/testwait"
 )
 
 // drips says something byte after byte.
@@ -28,7 +29,7 @@ func drips(first, each string) func(net.Conn) {
 	return func(conn net.Conn) {
 		reads(first)(conn)
 		for {
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // so that each is a piece of its own, and few have come by the deadline
 			if _, err := io.WriteString(conn, each); err != nil {
 				return
 			}
@@ -191,7 +192,7 @@ func TestDo_EndsDiallingWithTheExchange(t *testing.T) {
 			t.Errorf("%s: %s, want timeout", x.class, x.problem)
 		}
 	}
-	eventually(t, "the connections whose handshakes hang are closed", func() bool { return open.Load() == 0 })
+	testwait.Until(t, "the connections whose handshakes hang are closed", func() bool { return open.Load() == 0 })
 }
 
 // A connection outlives the exchange that it was made for.
@@ -298,12 +299,12 @@ func TestDo_KeepsFewConnectionsOfManyHosts(t *testing.T) {
 			}
 			close(hosts)
 			all.Wait()
-			eventually(t, fmt.Sprintf("at most %d connections are open", keep), func() bool { return open.Load() <= keep })
+			testwait.Until(t, fmt.Sprintf("at most %d connections are open", keep), func() bool { return open.Load() <= keep })
 			if n := open.Load(); n < keep/2 {
 				t.Errorf("%d connections are open, want about %d: they are to be used again", n, keep)
 			}
 			// On our side two for each connection, on the server's one or two.
-			eventually(t, "the goroutines are gone with the connections", func() bool { return runtime.NumGoroutine() <= before+6*keep })
+			testwait.Until(t, "the goroutines are gone with the connections", func() bool { return runtime.NumGoroutine() <= before+6*keep })
 			if n := c.connections.idle.Len(); n > keep {
 				t.Errorf("%d connections are remembered, want at most %d", n, keep)
 			}

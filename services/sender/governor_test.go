@@ -3,13 +3,15 @@ package sender
 import (
 	"testing"
 	"time"
+
+	"shopbell.dev/pkg/testwait"
 )
 
 func TestGovernor_LanesHaveTurns(t *testing.T) {
 	t.Parallel()
 	g := &governor{}
 	one, other := newBacklog(nil, "", "wh_1"), newBacklog(nil, "", "wh_2")
-	eventually(t, "there is a bound", func() bool { g.pace.Saw(time.Second); return g.pace.PerSecond() > 0 })
+	testwait.Until(t, "there is a bound", func() bool { g.pace.Saw(time.Second); return g.pace.PerSecond() > 0 })
 	g.since = time.Now().Add(time.Minute) // nothing is left for a while
 	if g.may(one) {
 		t.Fatal("it may send before anything is left to be sent")

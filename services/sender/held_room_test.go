@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -116,7 +117,7 @@ func governed(id, url string, policy *shopbellv1.Policy) *busv1.WebhookState {
 func (b *bundle) nothingHeld(t *testing.T) {
 	t.Helper()
 	b.empty(t)
-	eventually(t, "nothing is held", func() bool { return len(b.stored(t, contract.Held)) == 0 && b.sender.register.count() == 0 })
+	testwait.Until(t, "nothing is held", func() bool { return len(b.stored(t, contract.Held)) == 0 && b.sender.register.count() == 0 })
 }
 
 // heldFor is how many deliveries are held for a webhook: what is noted of them lies there too.
@@ -132,7 +133,7 @@ func (b *bundle) heldFor(t *testing.T, webhookID string) (n int) {
 
 func wantAll(t *testing.T, n *numbers, want int) []int {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d are delivered", want), func() bool { return len(n.delivered()) >= want })
+	testwait.Until(t, fmt.Sprintf("%d are delivered", want), func() bool { return len(n.delivered()) >= want })
 	got := n.delivered()
 	sorted := slices.Compact(slices.Sorted(slices.Values(got)))
 	if len(sorted) != want || len(got) != want {
@@ -161,7 +162,7 @@ func TestSender_HangingReceiverDelaysNobody(t *testing.T) {
 	if got := hanging.requests.Load(); got != 4 {
 		t.Errorf("%d requests hang, want the lane's 4", got)
 	}
-	eventually(t, "what does not fit into the lane is held", func() bool { return len(b.stored(t, contract.Held)) == each-4 })
+	testwait.Until(t, "what does not fit into the lane is held", func() bool { return len(b.stored(t, contract.Held)) == each-4 })
 	free()
 	wantAll(t, hanging, each)
 	b.nothingHeld(t)
@@ -176,9 +177,9 @@ func TestSender_HoldsWhileAReceiverIsDownAndSendsInOrderWhenItIsBack(t *testing.
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one, RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
 	all := numbered("wh_1", 100)
 	b.send(t, all[:10])
-	eventually(t, "those that tell are held", func() bool { return b.heldFor(t, "wh_1") == 10 }) // called back, in front of the others
+	testwait.Until(t, "those that tell are held", func() bool { return b.heldFor(t, "wh_1") == 10 }) // called back, in front of the others
 	b.send(t, all[10:])
-	eventually(t, "all are held", func() bool { return len(b.onTheWay(t)) == 0 && b.sender.register.count() == 1 })
+	testwait.Until(t, "all are held", func() bool { return len(b.onTheWay(t)) == 0 && b.sender.register.count() == 1 })
 	if got := in.requests.Load(); got < 10 || got > 20 {
 		t.Errorf("%d attempts were made at a receiver that is down, want the ten that tell, and a few probes", got)
 	}
@@ -306,12 +307,12 @@ func TestSender_SwitchedOffAndOnAgainLeavesNothingBehind(t *testing.T) {
 			return held.out == n
 		}
 	}
-	eventually(t, "one waits for its place", with(2))
-	eventually(t, "the other is with the receiver", func() bool { return in.requests.Load() == 1 }) // before that it would be taken back too
+	testwait.Until(t, "one waits for its place", with(2))
+	testwait.Until(t, "the other is with the receiver", func() bool { return in.requests.Load() == 1 }) // before that it would be taken back too
 	off, why := governed("wh_1", in.url, on.Webhook.Policy), "gone"
 	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &why
 	b.put(t, off)
-	eventually(t, "the one that waited is taken back", with(1))
+	testwait.Until(t, "the one that waited is taken back", with(1))
 	b.put(t, on)
 	free()
 	wantAll(t, in, 5)
@@ -336,13 +337,13 @@ func TestSender_CallsBackWhatStillWaitsAndNothingElse(t *testing.T) {
 	waiting := []later{hung(0), hung(1), hung(2)} // the second has no timer any more
 	for range 2 {                                 // again, as another sender may that remembers them too
 		b.sender.callBack(t.Context(), "wh_1", waiting, false)
-		eventually(t, "the first is held", func() bool { return len(b.stored(t, contract.Held)) > 0 })
+		testwait.Until(t, "the first is held", func() bool { return len(b.stored(t, contract.Held)) > 0 })
 	}
 	kept := b.stored(t, contract.Held)
 	if got, err := contract.ParseDelivery(kept[0].Header, kept[0].Data); err != nil || len(kept) != 1 || got.ID != d[0].ID || !got.Due.Equal(due) {
 		t.Errorf("%d are held, the first is %s, due %s (%v), want %s alone, due %s", len(kept), got.ID, got.Due, err, d[0].ID, due)
 	}
-	eventually(t, "one is left to deliver", func() bool { return len(b.onTheWay(t)) == 1 }) // what is held is acked then
+	testwait.Until(t, "one is left to deliver", func() bool { return len(b.onTheWay(t)) == 1 }) // what is held is acked then
 	left := b.onTheWay(t)
 	if got, _, err := contract.ParseLater(left[0].Header, left[0].Data); err != nil || got.Cancel == "" {
 		t.Errorf("the timer %v (%v) is left, want the one that was cancelled", got, err)
@@ -365,7 +366,7 @@ func TestSender_ByHandPassesALaneThatHolds(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
 	all := numbered("wh_1", 40)
 	b.send(t, slices.Delete(slices.Clone(all), 7, 8))
-	eventually(t, "the lane holds", func() bool { return b.sender.register.count() == 1 })
+	testwait.Until(t, "the lane holds", func() bool { return b.sender.register.count() == 1 })
 	all[7].AskedAt = time.Now()
 	b.send(t, all[7:8])
 	wantAll(t, in, 1)
@@ -379,12 +380,12 @@ func TestSender_HeldForASwitchedOffWebhookStays(t *testing.T) {
 	on := governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}})
 	b.put(t, on)
 	b.send(t, numbered("wh_1", 30))
-	eventually(t, "the lane holds", func() bool { return b.sender.register.count() == 1 && len(b.onTheWay(t)) == 0 })
+	testwait.Until(t, "the lane holds", func() bool { return b.sender.register.count() == 1 && len(b.onTheWay(t)) == 0 })
 	off := governed("wh_1", in.url, on.Webhook.Policy)
 	why := "gone"
 	off.OffByReceiver, off.Webhook.Status, off.Webhook.DisabledReason = true, webhook.Disabled, &why
 	b.put(t, off)
-	eventually(t, "nobody probes", func() bool { return b.sender.register.count() == 0 && b.sender.backlogs.count() == 0 })
+	testwait.Until(t, "nobody probes", func() bool { return b.sender.register.count() == 0 && b.sender.backlogs.count() == 0 })
 	if held := b.heldFor(t, "wh_1"); held != 30 {
 		t.Errorf("%d are held, want 30", held)
 	}
@@ -459,14 +460,14 @@ func TestSender_BacklogYieldsToOthersAndArrivesAllTheSame(t *testing.T) {
 			n++
 		}
 	}
-	eventually(t, "what is drained has a bound", func() bool { sends(); return bound() })
+	testwait.Until(t, "what is drained has a bound", func() bool { sends(); return bound() })
 	const held = 200
 	for _, d := range numbered("wh_1", held) {
 		b.publish(t, d.Hold(0))
 	}
 	b.sender.keep(t.Context(), hold{why: "a test", shop: "demo", webhookID: "wh_1"})
 	waited := false
-	eventually(t, "what was held has arrived", func() bool {
+	testwait.Until(t, "what was held has arrived", func() bool {
 		sends()
 		b.sender.governor.mu.Lock()
 		waited = waited || len(b.sender.governor.turn) > 0

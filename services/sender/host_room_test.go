@@ -11,6 +11,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 )
@@ -54,17 +55,17 @@ func TestSender_SendsWhatWaitsWhenTheHostIsBack(t *testing.T) {
 	}
 	send := func(webhook int) { b.send(t, numbered(fmt.Sprint("wh_", webhook), webhook+1)[webhook:]) }
 	send(webhooks)
-	eventually(t, "one was answered 500", func() bool { return b.waiting() == 1 })
+	testwait.Until(t, "one was answered 500", func() bool { return b.waiting() == 1 })
 	off := webhooks + 1 // its owner switches it off, and may switch it on again before the delivery is due
 	send(off)
-	eventually(t, "one was not answered", func() bool { return b.waiting() == 2 })
+	testwait.Until(t, "one was not answered", func() bool { return b.waiting() == 2 })
 	switched, why := of(off), "by its owner"
 	switched.Webhook.Status, switched.Webhook.DisabledReason = webhook.Disabled, &why
 	b.put(t, switched)
 	for i := range webhooks {
 		send(i)
 	}
-	eventually(t, "the others were not answered", func() bool { return in.requests.Load() >= webhooks+2 })
+	testwait.Until(t, "the others were not answered", func() bool { return in.requests.Load() >= webhooks+2 })
 	up.Store(true)
 	wantAll(t, in, webhooks)
 	told := b.records(t, webhooks+2+webhooks)

@@ -12,6 +12,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 )
 
@@ -300,7 +301,7 @@ func TestLanes_KeepNothingOfWhatIsDone(t *testing.T) {
 			t.Fatal("a lane that is well does not take a delivery")
 		}
 	}
-	eventually(t, "no delivery is in memory any more", func() bool { runtime.GC(); return gone.Load() == webhooks })
+	testwait.Until(t, "no delivery is in memory any more", func() bool { runtime.GC(); return gone.Load() == webhooks })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.all) != webhooks {
@@ -326,7 +327,7 @@ func TestLanes_WhatComesLaterLeavesRoomForWhatGoesStraightThrough(t *testing.T) 
 			taken.Add(1)
 		}
 	}()
-	eventually(t, "half of what may wait is due", func() bool { return taken.Load() > maxWaiting/2 })
+	testwait.Until(t, "half of what may wait is due", func() bool { return taken.Load() > maxWaiting/2 })
 	now := make(chan admission, 1)
 	go func() { now <- l.admit(jobFor("now", "1", profile.Policy{})) }()
 	select {

@@ -17,6 +17,7 @@ import (
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
@@ -103,7 +104,7 @@ func TestSender_KeepsTheOrderOfEachKey(t *testing.T) {
 // nothingHeldInOrder is nothingHeld for a lane in order, which stays with its owner for a while.
 func (b *bundle) nothingHeldInOrder(t *testing.T) {
 	t.Helper()
-	eventually(t, "nothing is held", func() bool { return len(b.stored(t, contract.Held)) == 0 })
+	testwait.Until(t, "nothing is held", func() bool { return len(b.stored(t, contract.Held)) == 0 })
 }
 
 func TestSender_StuckDeliveryHoldsBackItsKeyAlone(t *testing.T) {
@@ -130,7 +131,7 @@ func TestSender_StuckDeliveryHoldsBackItsKeyAlone(t *testing.T) {
 				return map[bool]string{true: "stuck", false: strconv.Itoa(number)}[number%10 == 0]
 			})
 			b.accept(t, 30) // 0, 10 and 20 have one key
-			eventually(t, "others go on", func() bool { return len(in.delivered()) >= 27 })
+			testwait.Until(t, "others go on", func() bool { return len(in.delivered()) >= 27 })
 			stuckAfter := func() (n int) {
 				for _, number := range in.delivered() {
 					if number%10 == 0 {
@@ -140,13 +141,13 @@ func TestSender_StuckDeliveryHoldsBackItsKeyAlone(t *testing.T) {
 				return n
 			}
 			if row.want == 0 {
-				eventually(t, "it is tried again and again", func() bool { return in.requests.Load() >= 27+4 })
+				testwait.Until(t, "it is tried again and again", func() bool { return in.requests.Load() >= 27+4 })
 				if got := stuckAfter(); got != 0 {
 					t.Errorf("%d behind the one that blocks were delivered", got)
 				}
 				return
 			}
-			eventually(t, "the next go on when it is given up", func() bool { return stuckAfter() == row.want })
+			testwait.Until(t, "the next go on when it is given up", func() bool { return stuckAfter() == row.want })
 		})
 	}
 }

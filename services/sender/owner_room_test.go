@@ -14,6 +14,7 @@ import (
 
 	"shopbell.dev/pkg/bus"
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
 
@@ -53,7 +54,7 @@ func TestSender_OwningALaneLosesNothingThatWaitsInIt(t *testing.T) {
 	one := int32(1)
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{MaxInFlight: &one}))
 	b.send(t, numbered("wh_1", 5))
-	eventually(t, "the first is under way", func() bool { return in.requests.Load() == 1 })
+	testwait.Until(t, "the first is under way", func() bool { return in.requests.Load() == 1 })
 	what := hold{shop: "demo", webhookID: "wh_1", why: "a test"}
 	if ours, err := b.sender.register.claim(t.Context(), what); err != nil || !ours {
 		t.Fatal(ours, err)
@@ -103,7 +104,7 @@ func TestSender_ReplicasShareALane(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, &shopbellv1.Policy{RetrySchedule: []*durationpb.Duration{durationpb.New(time.Hour)}}))
 	first.webhooks.Await(t.Context(), "demo", "wh_1", 1)
 	b.send(t, numbered("wh_1", 200))
-	eventually(t, "all are held", func() bool { return len(b.onTheWay(t)) == 0 })
+	testwait.Until(t, "all are held", func() bool { return len(b.onTheWay(t)) == 0 })
 	if n := first.backlogs.count() + b.sender.backlogs.count(); n != 1 {
 		t.Errorf("%d senders own the lane", n)
 	}
@@ -130,7 +131,7 @@ func TestSender_LaneThatIsEnteredHoldsOnWhenTheBusDoesNotTakeWhatIsHeld(t *testi
 		defer b.sender.lanes.mu.Unlock()
 		return b.sender.lanes.of(webhookID).held
 	}
-	eventually(t, "the other sender is heard of", func() bool {
+	testwait.Until(t, "the other sender is heard of", func() bool {
 		b.sender.register.mu.Lock()
 		defer b.sender.register.mu.Unlock()
 		return !b.sender.register.members["snd_other"].IsZero()
@@ -138,7 +139,7 @@ func TestSender_LaneThatIsEnteredHoldsOnWhenTheBusDoesNotTakeWhatIsHeld(t *testi
 	if ours, err := other.claim(t.Context(), hold{shop: "demo", webhookID: "wh_entered", why: "its receiver is not well", broken: true}); err != nil || !ours {
 		t.Fatal(ours, err)
 	}
-	eventually(t, "the lane holds", func() bool { return holds("wh_entered") })
+	testwait.Until(t, "the lane holds", func() bool { return holds("wh_entered") })
 	b.sender.lanes.hold(hold{webhookID: "wh_alone", why: tooSlow}, false)
 	broken, cancel := context.WithCancel(t.Context())
 	cancel() // so that no ack comes

@@ -11,6 +11,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 )
 
@@ -29,10 +30,10 @@ func TestSender_WhatComesForASilentHostWaitsWithoutAnAttempt(t *testing.T) {
 	b.put(t, governed("wh_1", in.url, inAnHour()))
 	all := numbered("wh_1", 6)
 	b.send(t, all[:2])
-	eventually(t, "two wait for their next attempt", func() bool { return b.waiting() == 2 })
+	testwait.Until(t, "two wait for their next attempt", func() bool { return b.waiting() == 2 })
 	b.send(t, all[2:5])
 	putOff := map[string]bool{}
-	eventually(t, "what came after them waits", func() bool {
+	testwait.Until(t, "what came after them waits", func() bool {
 		for _, r := range b.records(t, 2) {
 			if c := r.GetChange(); c.GetStatus() == delayed {
 				if putOff[c.GetDeliveryId()] = true; !strings.Contains(c.GetReason(), "nobody behind "+in.url) {
@@ -46,7 +47,7 @@ func TestSender_WhatComesForASilentHostWaitsWithoutAnAttempt(t *testing.T) {
 	asked.Asked = true
 	before := in.requests.Load()
 	b.publish(t, asked.Message())
-	eventually(t, "what somebody asked for is tried", func() bool { return in.requests.Load() > before })
+	testwait.Until(t, "what somebody asked for is tried", func() bool { return in.requests.Load() > before })
 	up.Store(true)
 	wantAll(t, in, 6)
 	b.empty(t)
@@ -108,11 +109,11 @@ func waitsForAHostThatIsShut(t *testing.T, is http.HandlerFunc) {
 	for i := range manyShut {
 		send(i)
 	}
-	eventually(t, "those that tell were tried", func() bool { return b.waiting() >= manyShut })
+	testwait.Until(t, "those that tell were tried", func() bool { return b.waiting() >= manyShut })
 	for i := manyShut; i < webhooks; i++ {
 		send(i)
 	}
-	eventually(t, "the others wait, too", func() bool { return b.waiting() >= webhooks-1 }) // one may be a probe just now
+	testwait.Until(t, "the others wait, too", func() bool { return b.waiting() >= webhooks-1 }) // one may be a probe just now
 	tried, putOff := 0, 0
 	for _, r := range b.records(t, webhooks) {
 		switch {
@@ -127,7 +128,7 @@ func waitsForAHostThatIsShut(t *testing.T, is http.HandlerFunc) {
 	}
 	_ = before.Close()
 	arrived := make(chan string, 2*webhooks)
-	eventually(t, "its port is free", func() bool { // a connection elsewhere may have it for a while
+	testwait.Until(t, "its port is free", func() bool { // a connection elsewhere may have it for a while
 		l, err = lc.Listen(t.Context(), "tcp", where)
 		return err == nil
 	})

@@ -10,6 +10,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
@@ -52,7 +53,7 @@ func TestSender_ReadsABacklogByHundreds(t *testing.T) {
 			asked := b.overheard(t, "$JS.API.CONSUMER.INFO."+contract.Events+"."+contract.Matcher)
 			b.start(t, few())
 			b.sender.keep(t.Context(), hold{why: "a test", shop: "demo", webhookID: "wh_1"})
-			eventually(t, "what was held has arrived", func() bool { return len(in.delivered()) >= held })
+			testwait.Until(t, "what was held has arrived", func() bool { return len(in.delivered()) >= held })
 			got := wantAll(t, in, held)
 			if ordered == profile.ByWebhook && !slices.IsSorted(got) {
 				t.Errorf("they arrived in the order %v", got)

@@ -16,6 +16,7 @@ import (
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/notice"
 	"shopbell.dev/pkg/signature"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -74,7 +75,7 @@ func TestSender_PostsSignedBytesAndTellsTheWholeStory(t *testing.T) {
 	if len(in.all()) != 1 || len(b.stored(t, contract.Held)) != 0 {
 		t.Error("something follows a success")
 	}
-	eventually(t, "the log tells of the attempt", func() bool { return strings.Contains(b.log.String(), "msg=attempt") })
+	testwait.Until(t, "the log tells of the attempt", func() bool { return strings.Contains(b.log.String(), "msg=attempt") })
 	for _, want := range []string{"shop_id=demo", "event_id=evt_1", "webhook_id=wh_1", "delivery_id=dlv_1", "attempt=1", "verdict=delivered", "response_code=200"} {
 		if !strings.Contains(b.log.String(), want) {
 			t.Errorf("log without %s:\n%s", want, b.log)
@@ -129,7 +130,7 @@ func TestSender_RetryIsAScheduledMessage(t *testing.T) {
 	b.put(t, state(in.URL, "slow"))
 	b.publish(t, delivery("1", "application/json").Message())
 	a := b.records(t, 1)[0].GetAttempt().GetAttempt()
-	eventually(t, "the attempt is acked, and the timer alone is left", func() bool {
+	testwait.Until(t, "the attempt is acked, and the timer alone is left", func() bool {
 		waiting, unanswered, err := b.bus.Pending(t.Context(), contract.Sender)
 		return err == nil && waiting == 0 && unanswered == 0 && len(b.onTheWay(t)) == 1
 	})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 )
 
 func TestSender_PublishesTheOutcomeBeforeItAcks(t *testing.T) {
@@ -17,7 +18,7 @@ func TestSender_PublishesTheOutcomeBeforeItAcks(t *testing.T) {
 	b.put(t, state(in.URL, "enveloped"))
 	giveBack := b.takeAway(t, contract.Outcomes)
 	b.publish(t, delivery("1", "application/json").Message())
-	eventually(t, "the receiver has the delivery", func() bool { return len(in.all()) == 1 })
+	testwait.Until(t, "the receiver has the delivery", func() bool { return len(in.all()) == 1 })
 	for range 20 { // looks, each a round trip to the server: an ack would have come by now
 		if _, unanswered, err := b.bus.Pending(t.Context(), contract.Sender); err != nil || unanswered != 1 {
 			t.Fatalf("%d deliveries are unanswered, %v, want 1: nobody has the outcome yet", unanswered, err)
@@ -39,7 +40,7 @@ func TestSender_PublishesTheOutcomeBeforeTheTimer(t *testing.T) {
 	b.put(t, state(in.URL, "slow"))
 	giveBack := b.takeAway(t, contract.Outcomes)
 	b.publish(t, delivery("1", "application/json").Message())
-	eventually(t, "the receiver has the delivery", func() bool { return len(in.all()) == 1 })
+	testwait.Until(t, "the receiver has the delivery", func() bool { return len(in.all()) == 1 })
 	for range 20 { // looks, each some round trips to the server: a timer would have come by now
 		if got := b.onTheWay(t); len(got) != 1 {
 			t.Fatalf("%d messages on DELIVERIES, want the delivery alone: nobody has the outcome yet", len(got))
@@ -47,7 +48,7 @@ func TestSender_PublishesTheOutcomeBeforeTheTimer(t *testing.T) {
 	}
 	giveBack()
 	b.records(t, 1)
-	eventually(t, "its timer is left", func() bool {
+	testwait.Until(t, "its timer is left", func() bool {
 		left := b.onTheWay(t)
 		return len(left) == 1 && left[0].Subject == contract.LaterSubject("wh_1", "dlv_1")
 	})
@@ -72,7 +73,7 @@ func TestSender_FinishesWhatIsInFlightWhenItStops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the sender asks for no more", func() bool {
+	testwait.Until(t, "the sender asks for no more", func() bool {
 		info, err := consumer.Info(t.Context())
 		return err == nil && info.NumWaiting == 0
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/testwait"
 )
 
 func TestBursts_YieldToWhatIsPublishedOneByOne(t *testing.T) {
@@ -68,7 +69,7 @@ func TestBursts_YieldToWhatIsPublishedOneByOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "few events that were matched are not acked, and would be matched again after a kill", func() bool {
+	testwait.Until(t, "few events that were matched are not acked, and would be matched again after a kill", func() bool {
 		publish() // the burst goes on yielding
 		matched := matchedOfBurst()
 		now, err := reader.Info(t.Context()) // an ack takes a moment
@@ -79,7 +80,7 @@ func TestBursts_YieldToWhatIsPublishedOneByOne(t *testing.T) {
 		t.Logf("%d of the burst were matched and %d acked beside %d single events", matched, acked, singles-before)
 		return matched-acked <= 8*togetherOfBursts
 	})
-	eventually(t, "the burst is matched when nobody is late for it", func() bool {
+	testwait.Until(t, "the burst is matched when nobody is late for it", func() bool {
 		return int(testutil.ToFloat64(b.Subscription.decided)) == burst+singles
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
+	"shopbell.dev/pkg/testwait"
 	"shopbell.dev/pkg/webhook"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
@@ -81,7 +82,7 @@ func TestReplicas_ShareTheEvents(t *testing.T) {
 	two.run(t)
 	wh := one.create(t, &shopbellv1.Webhook{})
 	two.webhooks.Await(t.Context(), "demo", wh.Id, 1)
-	eventually(t, "both wait for events", func() bool { // a room says that it is ready before it does
+	testwait.Until(t, "both wait for events", func() bool { // a room says that it is ready before it does
 		matcher, err := one.js.Consumer(t.Context(), contract.Events, contract.Matcher)
 		return err == nil && matcher.CachedInfo().NumWaiting >= 2
 	})
@@ -138,7 +139,7 @@ func TestEvents_ThatAreNoneAreLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.decisions(t, 1)
-	eventually(t, "nothing is left to decide", func() bool {
+	testwait.Until(t, "nothing is left to decide", func() bool {
 		waiting, unanswered, err := b.bus.Pending(t.Context(), contract.Matcher)
 		return err == nil && waiting == 0 && unanswered == 0
 	})
@@ -160,7 +161,7 @@ func TestEvents_InOrderAreHeldByTheRevisionThatIsOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		var all []*jetstream.RawStreamMsg
-		eventually(t, "it is held", func() bool { all = b.stored(t, contract.Held); return len(all) == n })
+		testwait.Until(t, "it is held", func() bool { all = b.stored(t, contract.Held); return len(all) == n })
 		d, err := contract.ParseDelivery(all[n-1].Header, all[n-1].Data)
 		if err != nil || d.OffRevision != revision {
 			t.Errorf("%s: held by revision %d (%v), want %d", when, d.OffRevision, err, revision)
@@ -205,7 +206,7 @@ func TestEvents_InOrderTellHowFarAllWereMatched(t *testing.T) {
 	}
 	var all []*jetstream.RawStreamMsg
 	var told uint64
-	eventually(t, "what is held tells how far events were matched", func() bool {
+	testwait.Until(t, "what is held tells how far events were matched", func() bool {
 		publish(1)
 		if all = one.stored(t, contract.Held); len(all) == 0 {
 			return false

@@ -31,6 +31,7 @@ import (
 	"shopbell.dev/pkg/run/runtest"
 	"shopbell.dev/pkg/shop"
 	"shopbell.dev/pkg/telemetry/telemetrytest"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
@@ -144,7 +145,7 @@ func (b *bundle) stored(t *testing.T, name string) (out []*jetstream.RawStreamMs
 
 func (b *bundle) decisions(t *testing.T, atLeast int) (out []*busv1.Record) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d decisions are recorded", atLeast), func() bool {
+	testwait.Until(t, fmt.Sprintf("%d decisions are recorded", atLeast), func() bool {
 		out = nil
 		for _, m := range b.stored(t, contract.Outcomes) {
 			some, err := record.Read(m.Header, m.Data)
@@ -160,16 +161,6 @@ func (b *bundle) decisions(t *testing.T, atLeast int) (out []*busv1.Record) {
 		return len(out) >= atLeast
 	})
 	return out
-}
-
-// eventually waits until it is so, looking again and again; the end is for what never is.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it is never so: %s", what)
-		}
-	}
 }
 
 func fieldsOf(t *testing.T, err error) []string {
@@ -211,7 +202,7 @@ func (b *bundle) wish(t *testing.T, w *shopbellv1.Webhook, change func(*busv1.Sw
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the wish was heard", func() bool {
+	testwait.Until(t, "the wish was heard", func() bool {
 		// Not that nothing is pending: that is so before the consumer has heard of it, too.
 		info, err := switcher.Info(t.Context())
 		return err == nil && info.AckFloor.Stream >= acks[0].Sequence

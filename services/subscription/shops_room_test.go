@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"shopbell.dev/pkg/fault"
+	"shopbell.dev/pkg/testwait"
 	subscriptionv1 "shopbell.dev/proto/shopbell/subscription/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 )
@@ -69,7 +70,7 @@ func TestShops_HaveDefaultsUntilTheyAreSet(t *testing.T) {
 	if _, err := update(&shopbellv1.Shop{Profile: proto.String("closed")}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the change is known", func() bool { return b.shops.Get("tulip.shop").GetProfile() == "closed" })
+	testwait.Until(t, "the change is known", func() bool { return b.shops.Get("tulip.shop").GetProfile() == "closed" })
 	w, err := b.CreateWebhook(t.Context(), &subscriptionv1.CreateWebhookRequest{ShopId: "tulip.shop", Webhook: &shopbellv1.Webhook{Url: "https://example.com", Events: []string{"paid"}}})
 	if err != nil || w.Profile != "closed" {
 		t.Errorf("webhook of the shop: %v, %v", w, err)

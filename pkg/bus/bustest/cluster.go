@@ -148,7 +148,7 @@ func late(to, from net.Conn, by time.Duration) {
 	go func() {
 		defer func() { _ = to.Close() }()
 		for p := range pieces {
-			time.Sleep(time.Until(p.due))
+			time.Sleep(time.Until(p.due)) // which is what this is for
 			if _, err := to.Write(p.text); err != nil {
 				return
 			}

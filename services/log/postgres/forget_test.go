@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"shopbell.dev/pkg/id"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 
 	"shopbell.dev/services/log/store"
@@ -59,15 +60,12 @@ func TestForget_FinishesWhatAKilledOneBegan(t *testing.T) {
 		go func() { _, err := s.Forget(ctx, now, keep); killed <- err }()
 		until := func(fact, query string) {
 			t.Helper()
-			for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
-				var is bool
-				if err := other.QueryRow(ctx, query).Scan(&is); err != nil || time.Now().After(deadline) {
-					t.Fatalf("%s: not after 2m, error %v", fact, err)
+			testwait.Until(t, fact, func() (is bool) {
+				if err := other.QueryRow(ctx, query).Scan(&is); err != nil {
+					t.Fatalf("%s: %v", fact, err)
 				}
-				if is {
-					return
-				}
-			}
+				return is
+			})
 		}
 		until("the part is marked", `SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending AND inhparent = '`+table+`'::regclass)`)
 		until("who detaches is killed", `SELECT coalesce(bool_or(pg_terminate_backend(pid)), false) FROM pg_stat_activity

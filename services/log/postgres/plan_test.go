@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/id"
+	"shopbell.dev/pkg/testwait"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
 	shopbellv1 "shopbell.dev/proto/shopbell/v1"
 
@@ -121,19 +122,14 @@ func TestDeliveries_ReadsFewRowsForFew(t *testing.T) {
 	})
 	// A connection adds its counts when it ends, or a little later.
 	counted := func(want string) (scans, rows int) {
-		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
-			var there bool
+		testwait.Until(t, want, func() (there bool) {
 			if err := conn.QueryRow(context.Background(), `SELECT coalesce(sum(idx_scan), 0), coalesce(sum(idx_tup_read), 0), `+want+`
 				FROM pg_stat_user_indexes WHERE relname = 'deliveries_20260501_0000'`).Scan(&scans, &rows, &there); err != nil {
 				t.Fatal(err)
 			}
-			if there {
-				return scans, rows
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("no %s in 2m", want)
-			}
-		}
+			return there
+		})
+		return scans, rows
 	}
 	scans, before := counted(`(SELECT n_tup_ins = 6500 FROM pg_stat_user_tables WHERE relname = 'deliveries_20260501_0000')`)
 
