@@ -80,7 +80,8 @@ func (d *Directory) Fetch(ctx context.Context, shop, id string) (*Webhook, error
 	return d.parse(entry)
 }
 
-// Await returns when the directory knows a webhook at this revision or a later one, or when ctx ends.
+// Await returns when the directory knows a webhook at this revision or a later one, or, for revision 0, when it does not
+// know it; or when ctx ends.
 func (d *Directory) Await(ctx context.Context, shop, id string, revision uint64) {
 	d.mirror.Await(ctx, shop, id, revision)
 }

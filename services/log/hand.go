@@ -30,11 +30,11 @@ func (l *Log) ResendDelivery(ctx context.Context, req *logv1.ResendDeliveryReque
 	if err != nil {
 		return nil, err
 	}
-	off, err := l.reachable(ctx, req.GetShopId(), known.Delivery.GetWebhookId(), req.GetEvenIfDisabled())
+	w, err := l.reachable(ctx, req.GetShopId(), known.Delivery.GetWebhookId(), req.GetEvenIfDisabled())
 	if err != nil {
 		return nil, err
 	}
-	m, err := l.again(ctx, known, asking{by: asker(ctx), at: time.Now(), off: off})
+	m, err := l.again(ctx, known, w, asking{by: asker(ctx), at: time.Now()})
 	if err != nil {
 		return nil, err
 	}
@@ -46,11 +46,11 @@ type asking struct {
 	by     string
 	at     time.Time
 	replay string // the job
-	off    bool   // the webhook is off, and is to get it all the same
 }
 
-// again makes the message that sends a delivery again, or nil when the delivery's time has come and it is sent as it is.
-func (l *Log) again(ctx context.Context, known *store.Delivery, a asking) (*nats.Msg, error) {
+// again makes the message that sends a delivery again to its webhook as that is now, even if it is off, or nil when the
+// delivery's time has come and it is sent as it is.
+func (l *Log) again(ctx context.Context, known *store.Delivery, w *webhook.Webhook, a asking) (*nats.Msg, error) {
 	t, err := l.timerOf(ctx, known)
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func (l *Log) again(ctx context.Context, known *store.Delivery, a asking) (*nats
 		if err != nil {
 			return nil, err
 		}
-		d.AskedAt, d.AskedBy, d.Replay = a.at, a.by, a.replay
+		d.Revision, d.AskedAt, d.AskedBy, d.Replay = w.Revision, a.at, a.by, a.replay
 		if a.replay != "" {
 			d.Uncounted = d.Attempt - 1 // the schedule begins anew
 		}
@@ -70,7 +70,7 @@ func (l *Log) again(ctx context.Context, known *store.Delivery, a asking) (*nats
 	if t.fires(now) {
 		return nil, nil //nolint:nilnil // the doc says so
 	}
-	if t.AskedBy, t.Asked, t.Replay = a.by, true, a.replay; a.off {
+	if t.Revision, t.AskedBy, t.Asked, t.Replay = w.Revision, a.by, true, a.replay; w.Off() != "" {
 		t.AskedAt = a.at // to a webhook that is off goes what is asked for by hand, and nothing else
 	}
 	return t.InsteadOf(t.sequence, now), nil
@@ -156,23 +156,23 @@ func (l *Log) known(ctx context.Context, shopID, deliveryID string) (*store.Deli
 	return d, nil
 }
 
-// reachable says whether a webhook is off, and fails when nothing may be sent to it: when it is deleted or broken, or
+// reachable gives a webhook as it is right now, and fails when nothing may be sent to it: when it is deleted or broken, or
 // off and nobody has said that this is meant.
-func (l *Log) reachable(ctx context.Context, shopID, webhookID string, evenIfDisabled bool) (off bool, err error) {
+func (l *Log) reachable(ctx context.Context, shopID, webhookID string, evenIfDisabled bool) (*webhook.Webhook, error) {
 	w, err := l.webhooks.Fetch(ctx, shopID, webhookID)
 	switch {
 	case err != nil:
-		return false, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
+		return nil, fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
 	case w == nil:
-		return false, fault.New(fault.Precondition, "the webhook %s was deleted, so nothing can be sent to it; replay the event to another webhook", webhookID)
+		return nil, fault.New(fault.Precondition, "the webhook %s was deleted, so nothing can be sent to it; replay the event to another webhook", webhookID)
 	case w.Status == webhook.Deleted:
-		return false, fault.New(fault.Precondition, "the webhook %s was %s; switch it on again with :enable first", webhookID, w.Off())
+		return nil, fault.New(fault.Precondition, "the webhook %s was %s; switch it on again with :enable first", webhookID, w.Off())
 	case w.Broken != "":
-		return false, fault.New(fault.Precondition, "%s; mend the webhook %s first", w.Off(), webhookID)
+		return nil, fault.New(fault.Precondition, "%s; mend the webhook %s first", w.Off(), webhookID)
 	case w.Off() != "" && !evenIfDisabled:
-		return false, fault.New(fault.Precondition, "the webhook %s is off: it was %s; switch it on again with :enable, or send {\"even_if_disabled\": true} if it is to get this one all the same", webhookID, w.Off())
+		return nil, fault.New(fault.Precondition, "the webhook %s is off: it was %s; switch it on again with :enable, or send {\"even_if_disabled\": true} if it is to get this one all the same", webhookID, w.Off())
 	}
-	return w.Off() != "", nil
+	return w, nil
 }
 
 // timer is what a delivery waits on.

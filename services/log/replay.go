@@ -165,12 +165,9 @@ func (r *replays) countEvents(ctx context.Context, state *logv1.ReplayState) err
 	if err := r.checkEvents(ctx, asked); err != nil {
 		return err
 	}
-	if _, err := r.log.reachable(ctx, asked.GetShopId(), asked.GetToWebhookId(), false); err != nil {
-		return err
-	}
-	w, err := r.log.webhooks.Fetch(ctx, asked.GetShopId(), asked.GetToWebhookId())
+	w, err := r.log.reachable(ctx, asked.GetShopId(), asked.GetToWebhookId(), false)
 	if err != nil {
-		return fault.Away(2*time.Second, "the bus does not answer; try again: %w", err)
+		return err
 	}
 	events, err := r.log.env.Bus.Stream(ctx, contract.Events)
 	if err != nil {

@@ -53,7 +53,7 @@ func (s *deliverySource) next(ctx context.Context, n int) ([]parcel, bool, error
 	if err != nil {
 		return nil, false, err
 	}
-	webhooks := &reached{log: s.log, shop: s.job.Replay.GetShopId(), whyNot: map[string]string{}}
+	webhooks := &reached{log: s.log, shop: s.job.Replay.GetShopId(), known: map[string]reachedWebhook{}}
 	parcels, err := parcels(ctx, ids, func(ctx context.Context, id *string) (parcel, error) {
 		return s.parcel(ctx, *id, known[*id], webhooks)
 	})
@@ -104,6 +104,7 @@ func (s *deliverySource) readPage(ctx context.Context) error {
 
 func (s *deliverySource) parcel(ctx context.Context, id string, known *store.Delivery, webhooks *reached) (parcel, error) {
 	p := parcel{cursor: id}
+	var w *webhook.Webhook
 	var err error
 	switch {
 	case known == nil:
@@ -111,11 +112,11 @@ func (s *deliverySource) parcel(ctx context.Context, id string, known *store.Del
 	case known.Delivery.GetStatus() == "held":
 		err = errHeld
 	default:
-		err = webhooks.reach(ctx, known.Delivery.GetWebhookId())
+		w, err = webhooks.reach(ctx, known.Delivery.GetWebhookId())
 	}
 	var m *nats.Msg
 	if err == nil {
-		m, err = s.log.again(ctx, known, s.job.asking())
+		m, err = s.log.again(ctx, known, w, s.job.asking())
 	}
 	switch {
 	case fault.IsKind(err, fault.NotFound) || fault.IsKind(err, fault.Precondition):
@@ -139,33 +140,33 @@ func (j *job) asking() asking {
 	return asking{by: j.Replay.GetCreatedBy(), at: j.Replay.GetCreatedAt().AsTime(), replay: j.Replay.GetId()}
 }
 
-// reached is whether the webhooks of a chunk can be sent to: each is asked for once.
+// reached are the webhooks of a chunk: each is asked for once.
 type reached struct {
 	log  *Log
 	shop string
 
-	mu     sync.Mutex        // guards what follows
-	whyNot map[string]string // by webhook; empty: it can
+	mu    sync.Mutex // guards what follows
+	known map[string]reachedWebhook
 }
 
-func (w *reached) reach(ctx context.Context, webhookID string) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	why, ok := w.whyNot[webhookID]
+// reachedWebhook is a webhook, or why nothing can be sent to it.
+type reachedWebhook struct {
+	*webhook.Webhook
+	whyNot error
+}
+
+func (r *reached) reach(ctx context.Context, webhookID string) (*webhook.Webhook, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known, ok := r.known[webhookID]
 	if !ok {
-		_, err := w.log.reachable(ctx, w.shop, webhookID, false)
-		if err != nil {
-			if !fault.IsKind(err, fault.Precondition) {
-				return err
-			}
-			why = err.Error()
+		known.Webhook, known.whyNot = r.log.reachable(ctx, r.shop, webhookID, false)
+		if known.whyNot != nil && !fault.IsKind(known.whyNot, fault.Precondition) {
+			return nil, known.whyNot
 		}
-		w.whyNot[webhookID] = why
+		r.known[webhookID] = known
 	}
-	if why != "" {
-		return fault.New(fault.Precondition, "%s", why)
-	}
-	return nil
+	return known.Webhook, known.whyNot
 }
 
 // eventSource gives the events of a time span as deliveries to one webhook.
@@ -178,13 +179,11 @@ type eventSource struct {
 
 func (s *eventSource) next(ctx context.Context, n int) ([]parcel, bool, error) {
 	asked := s.job.Replay.Asked
-	if _, err := s.log.reachable(ctx, asked.GetShopId(), asked.GetToWebhookId(), false); fault.IsKind(err, fault.Precondition) {
+	w, err := s.log.reachable(ctx, asked.GetShopId(), asked.GetToWebhookId(), false)
+	if fault.IsKind(err, fault.Precondition) {
 		s.job.Replay.Status, s.job.Replay.Reason = replayPaused, err.Error()
 		return nil, false, nil
-	} else if err != nil {
-		return nil, false, err
 	}
-	w, err := s.log.webhooks.Fetch(ctx, asked.GetShopId(), asked.GetToWebhookId())
 	if err != nil {
 		return nil, false, err
 	}

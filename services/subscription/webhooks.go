@@ -77,10 +77,15 @@ const awaitOwn = 2 * time.Second
 // answer is a webhook as the API shows it, once our own directory knows it: an event that is published after the answer
 // is matched to it.
 func (s *Subscription) answer(ctx context.Context, state *busv1.WebhookState, revision uint64) *shopbellv1.Webhook {
+	s.await(ctx, state.Webhook.ShopId, state.Webhook.Id, revision)
+	return webhook.New(state, revision, s.env.Profiles).Proto()
+}
+
+// await waits for our own directory to know a webhook at a revision, or for 0 that it is gone, but not for ever.
+func (s *Subscription) await(ctx context.Context, shop, webhookID string, revision uint64) {
 	bound, cancel := context.WithTimeout(ctx, awaitOwn)
 	defer cancel()
-	s.webhooks.Await(bound, state.Webhook.ShopId, state.Webhook.Id, revision)
-	return webhook.New(state, revision, s.env.Profiles).Proto()
+	s.webhooks.Await(bound, shop, webhookID, revision)
 }
 
 // busError is what a caller is told when a bucket does not answer.
@@ -220,7 +225,7 @@ func (s *Subscription) UpdateWebhook(ctx context.Context, req *subscriptionv1.Up
 	})
 }
 
-// DeleteWebhook removes a webhook and has what is held for it discarded.
+// DeleteWebhook removes a webhook and has what is held for it discarded. It answers once our own directory knows.
 func (s *Subscription) DeleteWebhook(ctx context.Context, req *subscriptionv1.DeleteWebhookRequest) (*subscriptionv1.DeleteWebhookResponse, error) {
 	w, err := s.load(ctx, req.GetShopId(), req.GetWebhookId())
 	if fault.IsKind(err, fault.NotFound) && isID(req.GetWebhookId()) {
@@ -241,6 +246,7 @@ func (s *Subscription) DeleteWebhook(ctx context.Context, req *subscriptionv1.De
 		}
 		return nil, busError("delete the webhook", err)
 	}
+	s.await(ctx, req.GetShopId(), req.GetWebhookId(), 0) // an event that is published after the answer is not matched to it
 	if err := s.release(ctx, req.GetShopId(), req.GetWebhookId(), true); err != nil {
 		return nil, err
 	}

@@ -536,3 +536,26 @@ func TestRotateSecret_ReplacesThePrivateKeyToo(t *testing.T) {
 		}
 	}
 }
+
+// Our own directory has much to read meanwhile.
+func TestDeleteWebhook_IsAnsweredWhenNothingIsMatchedToItAnyLonger(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made := b.create(t, &shopbellv1.Webhook{})
+	for i := range 3000 {
+		id := fmt.Sprintf("wh_%04d", i)
+		value, err := proto.Marshal(&busv1.WebhookState{Webhook: &shopbellv1.Webhook{Id: id, ShopId: "demo", Url: "https://example.com/", Status: webhook.Enabled, Profile: "standard"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.js.PublishAsync("$KV."+contract.Webhooks+"."+contract.WebhookKey("demo", id), value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.DeleteWebhook(t.Context(), &subscriptionv1.DeleteWebhookRequest{ShopId: "demo", WebhookId: made.Id}); err != nil {
+		t.Fatal(err)
+	}
+	if b.webhooks.Get("demo", made.Id) != nil {
+		t.Error("its deletion is answered, and our own directory still has it")
+	}
+}
