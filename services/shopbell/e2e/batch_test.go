@@ -51,7 +51,7 @@ func TestBatch_IsWholeOrNotThereWhoeverDies(t *testing.T) {
 		}
 		for i := range rounds {
 			before := answered.Load()
-			eventually(t, time.Minute, "batches are answered", func() error {
+			eventually(t, "batches are answered", func() error {
 				if n := answered.Load(); n < before+3 {
 					return fmt.Errorf("%d are", n)
 				}
@@ -62,7 +62,7 @@ func TestBatch_IsWholeOrNotThereWhoeverDies(t *testing.T) {
 		}
 		close(stop)
 		publishers.Wait()
-		eventually(t, time.Minute, "every batch is whole or not there, and what was answered 202 is", func() error {
+		eventually(t, "every batch is whole or not there, and what was answered 202 is", func() error {
 			arrived := map[int]map[string]bool{}
 			for _, in := range r.at("/hook") {
 				var batch, i int

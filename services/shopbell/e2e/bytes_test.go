@@ -331,7 +331,7 @@ func TestCloudEvents_AreReadByTheSDK(t *testing.T) {
 				var e cloudevent.Event
 				select {
 				case e = <-events[mode]:
-				case <-time.After(20 * time.Second):
+				case <-time.After(patience):
 					t.Fatalf("%s, %s: nothing came", row.name, mode)
 				}
 				wantType := "order.created"
@@ -361,7 +361,7 @@ func TestCloudEvents_AreReadByTheSDK(t *testing.T) {
 				if e.ID() != "e3" || e.DataContentType() != "image/png" || string(e.Data()) != "\x89PNG\x00\xff" {
 					t.Errorf("%s, sent again: %v", mode, e)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatalf("%s: nothing came of a resend", mode)
 			}
 		}

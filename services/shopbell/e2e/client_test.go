@@ -198,14 +198,11 @@ func (h *house) publish(t testing.TB, shop, body string, headers ...string) []ac
 	return out.Events
 }
 
-// logTimeout is long enough for what a killed process had taken to be handed out again.
-const logTimeout = 45 * time.Second
-
 // awaitEvent reads an event once enough of its story is in the log: until is nil is what enough answers.
 func (h *house) awaitEvent(t testing.TB, shop, id string, enough func(event) error) event {
 	t.Helper()
 	var e event
-	eventually(t, logTimeout, "the story of "+id+" is in the log", func() error {
+	eventually(t, "the story of "+id+" is in the log", func() error {
 		r, err := h.try(t.Context(), "GET", "/v1/shops/"+shop+"/events/"+id, nil)
 		if err != nil {
 			return err
@@ -275,7 +272,7 @@ func (h *house) dial(t testing.TB, room string) (context.Context, *grpc.ClientCo
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	if h.key != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+h.key)

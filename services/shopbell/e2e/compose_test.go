@@ -550,7 +550,7 @@ func printed(t testing.TB, text string) map[string]string {
 // command is a program in an environment that has nothing else of ours.
 func command(t testing.TB, environment map[string]string, path string, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = []string{"HOME=" + os.Getenv("HOME"), "PATH=" + os.Getenv("PATH")}

@@ -26,7 +26,7 @@ func TestDemo_ShowsARequestOfEachProfile(t *testing.T) {
 	})
 	p.awaitReady(t)
 	var said string
-	eventually(t, time.Minute, "the demonstration says what to look at next", func() error {
+	eventually(t, "the demonstration says what to look at next", func() error {
 		text, err := os.ReadFile(p.log)
 		if said = string(text); err == nil && !strings.Contains(said, "Look around") {
 			err = errors.New("it does not yet")

@@ -18,7 +18,7 @@ func TestExpunge_APersonIsGoneAndNobodyElse(t *testing.T) {
 			h.awaitEvent(t, "blomster", id[name], allAre("delivered", 1))
 		}
 		const ask = `{"text": "kunde@example.com"}`
-		eventually(t, logTimeout, "a shop's key may not expunge, not even one with the scope admin", func() error {
+		eventually(t, "a shop's key may not expunge, not even one with the scope admin", func() error {
 			if a := h.call(t, "POST", "/v1/shops/blomster:expunge", ask, "Authorization", "Bearer "+key.Key); a.code != http.StatusForbidden {
 				return fmt.Errorf("got %d %s, want 403", a.code, a.body)
 			}

@@ -46,7 +46,7 @@ func TestGRPC_DoesTheWholeJourney(t *testing.T) {
 			t.Fatalf("publish: got %v, %v, want order-1042-created accepted", published, err)
 		}
 		var e *shopbellv1.Event
-		eventually(t, logTimeout, "the story is in the log", func() error {
+		eventually(t, "the story is in the log", func() error {
 			e, err = log.GetEvent(ctx, &logv1.GetEventRequest{ShopId: "blomster", EventId: "order-1042-created"})
 			if err != nil {
 				return err

@@ -124,7 +124,7 @@ func TestTest_SaysWhatCameOfIt(t *testing.T) {
 			if !strings.Contains(got.RequestBody, "549.50") {
 				t.Errorf("%s: got body %q, want a sample order", test.name, got.RequestBody)
 			}
-			eventually(t, logTimeout, "the test is in the log", func() error {
+			eventually(t, "the test is in the log", func() error {
 				a, err := h.try(t.Context(), "GET", "/v1/shops/blomster/deliveries/"+got.DeliveryID, nil)
 				if err != nil || a.code != http.StatusOK {
 					return fmt.Errorf("it answers %d %s, %w", a.code, a.body, err)

@@ -47,9 +47,9 @@ func checkKeys(t *testing.T, h *house, c *collected) {
 	slow := make(`"label": "Importer", "scopes": ["events:write"], "rate_per_second": 0.5`)
 	doors := h.doors(t)
 	for room, knock := range doors {
-		eventually(t, logTimeout, "the new key opens "+room, func() error { return want(knock(erp.Key, "blomster"), codes.OK) })
+		eventually(t, "the new key opens "+room, func() error { return want(knock(erp.Key, "blomster"), codes.OK) })
 	}
-	eventually(t, logTimeout, "the other one does so too", func() error { return want(doors["ingest"](slow.Key, "blomster"), codes.OK) })
+	eventually(t, "the other one does so too", func() error { return want(doors["ingest"](slow.Key, "blomster"), codes.OK) })
 
 	// Everything that it may do, and nothing else.
 	with := func(k apiKey) []string { return []string{"Authorization", "Bearer " + k.Key} }
@@ -102,7 +102,7 @@ func checkKeys(t *testing.T, h *house, c *collected) {
 
 	// Its rate, by the time that it is told.
 	event := `{"type": "order.created", "data": 1}`
-	eventually(t, logTimeout, "it is too fast", func() error {
+	eventually(t, "it is too fast", func() error {
 		a := h.call(t, "POST", "/v1/shops/blomster/events", event, with(slow)...)
 		if a.code == http.StatusAccepted {
 			return fmt.Errorf("it is taken")
@@ -121,9 +121,9 @@ func checkKeys(t *testing.T, h *house, c *collected) {
 	// Deleted, it opens nothing any more, in any room.
 	get[struct{}](t, h, "DELETE", "/v1/shops/blomster/api_keys/"+erp.ID, "")
 	for room, knock := range doors {
-		eventually(t, logTimeout, "the deleted key no longer opens "+room, func() error { return want(knock(erp.Key, "blomster"), codes.Unauthenticated) })
+		eventually(t, "the deleted key no longer opens "+room, func() error { return want(knock(erp.Key, "blomster"), codes.Unauthenticated) })
 	}
-	eventually(t, logTimeout, "it no longer opens REST", func() error {
+	eventually(t, "it no longer opens REST", func() error {
 		for _, path := range []string{"/events", "/webhooks"} {
 			if a := h.call(t, "POST", "/v1/shops/blomster"+path, hook, with(erp)...); a.code != http.StatusUnauthorized {
 				return fmt.Errorf("POST %s: got %d %s, want 401", path, a.code, a.body)

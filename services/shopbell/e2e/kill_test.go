@@ -123,7 +123,7 @@ func TestKill_NoAcceptedEventIsLost(t *testing.T) {
 
 func awaitAccepted(t *testing.T, f *flood, n int) {
 	t.Helper()
-	eventually(t, time.Minute, fmt.Sprintf("%d events are accepted", n), func() error {
+	eventually(t, fmt.Sprintf("%d events are accepted", n), func() error {
 		if got := int(f.accepted.Load()); got < n {
 			return fmt.Errorf("got %d", got)
 		}
@@ -137,7 +137,7 @@ func awaitArrivals(t *testing.T, r *receiver, path string, n int) map[string][]s
 	t.Helper()
 	arrived := map[string][]string{}
 	seen := 0
-	eventually(t, 90*time.Second, "every event has arrived", func() error {
+	eventually(t, "every event has arrived", func() error {
 		all := r.at(path)
 		for _, in := range all[seen:] {
 			if in.code == http.StatusOK {
@@ -164,7 +164,7 @@ func firstMissing(arrived map[string][]string, n int) string {
 // awaitDelivered waits until the log has n deliveries of the shop, and all of them are delivered.
 func awaitDelivered(t *testing.T, h *house, shop string, n int) {
 	t.Helper()
-	eventually(t, 90*time.Second, "the log says of every delivery that it is delivered", func() error {
+	eventually(t, "the log says of every delivery that it is delivered", func() error {
 		statuses, events := map[string]int{}, map[string]bool{}
 		undelivered := ""
 		token := ""

@@ -137,7 +137,7 @@ func TestLanes_HoldOverKillsOfSenders(t *testing.T) {
 	ta.mu.Lock()
 	sick = false
 	ta.mu.Unlock()
-	eventually(t, 2*time.Minute, "everything has arrived", func() error {
+	eventually(t, "everything has arrived", func() error {
 		if distinct, _ := ta.sums(); distinct < webhooks*rounds {
 			return fmt.Errorf("%d of %d have", distinct, webhooks*rounds)
 		}
@@ -211,7 +211,7 @@ func TestBurst_DoesNotDelayOtherShops(t *testing.T) {
 		}
 		h.publish(t, "small", `{"type":"order.created","data":{"n":1}}`)
 		var overtook int
-		eventually(t, time.Minute, "the small shop's event has arrived", func() error {
+		eventually(t, "the small shop's event has arrived", func() error {
 			burst, there := arrived()
 			overtook = burst - before
 			if !there {
@@ -223,7 +223,7 @@ func TestBurst_DoesNotDelayOtherShops(t *testing.T) {
 		if overtook > batch*webhooks {
 			t.Errorf("the small shop's event waited for %d of the burst's deliveries, want at most the %d of one batch", overtook, batch*webhooks)
 		}
-		eventually(t, time.Minute, "the burst has arrived", func() error {
+		eventually(t, "the burst has arrived", func() error {
 			if n, _ := arrived(); n < published*webhooks {
 				return fmt.Errorf("%d of %d have", n, published*webhooks)
 			}

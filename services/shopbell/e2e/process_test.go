@@ -61,7 +61,7 @@ func (p *process) begin(t testing.TB) {
 // awaitReady returns when the program can take work.
 func (p *process) awaitReady(t testing.TB) {
 	t.Helper()
-	eventually(t, 30*time.Second, p.name+" is ready", func() error {
+	eventually(t, p.name+" is ready", func() error {
 		if !p.running() {
 			return fatal{fmt.Errorf("it ended with %s", p.cmd.ProcessState)}
 		}
@@ -154,26 +154,36 @@ func (p *process) raced() bool {
 }
 
 // quick is for questions whose answer, if there is one, comes at once.
-var quick = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var quick = &http.Client{Timeout: slack, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // fatal is an error that waiting does not mend.
 type fatal struct{ error }
 
+// patience is how long is waited for what is so sooner or later, or never: longer than it takes until what a killed process had
+// taken is handed out again, however busy the machine is.
+const patience = 2 * time.Minute
+
 // slack is how much longer than it should something may take on a machine that has others at work.
 const slack = 10 * time.Second
 
-// eventually waits until a fact is there: until is nil is what check answers. After the deadline it fails the test with
-// what was missing last.
-func eventually(t testing.TB, within time.Duration, fact string, check func() error) {
+// eventually waits until a fact is there: until is nil is what check answers. What never is ends the test, with what was
+// missing last.
+func eventually(t testing.TB, fact string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(within)
+	within(t, patience, fact, check)
+}
+
+// within is eventually for what may take longer by itself.
+func within(t testing.TB, most time.Duration, fact string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(most)
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		err := check()
 		if err == nil {
 			return
 		}
 		if errors.As(err, &fatal{}) || time.Now().After(deadline) {
-			t.Fatalf("%s: not so within %s: %v", fact, within, err)
+			t.Fatalf("%s: not so within %s: %v", fact, most, err)
 		}
 		time.Sleep(wait)
 	}

@@ -113,7 +113,7 @@ func (r *receiver) at(path string) []*received {
 // await waits until n requests have come in at a path, and gives them.
 func (r *receiver) await(t testing.TB, path string, n int) []*received {
 	t.Helper()
-	eventually(t, 30*time.Second, fmt.Sprintf("%s is sent %d", path, n), func() error {
+	eventually(t, fmt.Sprintf("%s is sent %d", path, n), func() error {
 		if got := len(r.at(path)); got < n {
 			return fmt.Errorf("it was sent %d", got)
 		}

@@ -35,7 +35,7 @@ func (h *house) publishMany(t *testing.T, shop string, n int) {
 // awaitCount waits until the log holds n deliveries that a filter chooses.
 func (h *house) awaitCount(t *testing.T, shop, filter string, n int) {
 	t.Helper()
-	eventually(t, logTimeout, fmt.Sprintf("the log has %d with %s", n, filter), func() error {
+	eventually(t, fmt.Sprintf("the log has %d with %s", n, filter), func() error {
 		a, err := h.try(t.Context(), "GET", "/v1/shops/"+shop+"/deliveries:export?"+filter, nil)
 		if err != nil {
 			return err
@@ -50,7 +50,7 @@ func (h *house) awaitCount(t *testing.T, shop, filter string, n int) {
 // awaitReplay waits until a job has a status, and gives it.
 func (h *house) awaitReplay(t *testing.T, shop, id, status string) (now replay) {
 	t.Helper()
-	eventually(t, 90*time.Second, "the replay is "+status, func() error {
+	eventually(t, "the replay is "+status, func() error {
 		a, err := h.try(t.Context(), "GET", "/v1/shops/"+shop+"/replays/"+id, nil)
 		if err != nil {
 			return err

@@ -85,7 +85,7 @@ func TestStop_FinishesWhatIsUnderWay(t *testing.T) {
 		p := h.process("sender")
 		stopped := make(chan struct{})
 		go func() { defer close(stopped); p.stop(t) }()
-		eventually(t, 5*time.Second, "it is no longer ready", func() error {
+		eventually(t, "it is no longer ready", func() error {
 			resp, err := quick.Get(p.ready)
 			if err != nil {
 				return nil // the door is closed

@@ -637,7 +637,7 @@ func TestCloudCart_S3_22_LogAndOwnerAreTold(t *testing.T) {
 	notices := map[string]map[string]any{} // by the webhook and the word that its reason has
 	awaitNotice := func(w hook, word string) map[string]any {
 		t.Helper()
-		eventually(t, 20*time.Second, "the owner of "+w.URL+" is told: "+word, func() error {
+		eventually(t, "the owner of "+w.URL+" is told: "+word, func() error {
 			for _, in := range r.at("/owner") {
 				var n map[string]any
 				if err := json.Unmarshal(in.body, &n); err != nil {

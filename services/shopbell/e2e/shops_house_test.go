@@ -179,7 +179,7 @@ func (s *premises) switched(t *testing.T, id, verb, body string) hook {
 // awaitWebhook waits until a webhook has this status.
 func (s *premises) awaitWebhook(t *testing.T, id, status string) (w hook) {
 	t.Helper()
-	eventually(t, 20*time.Second, "webhook "+id+" is "+status, func() error {
+	eventually(t, "webhook "+id+" is "+status, func() error {
 		if w = s.read(t, id); w.Status != status {
 			return fmt.Errorf("it is %s", w.Status)
 		}
@@ -280,7 +280,7 @@ func (s *premises) deliveries(t *testing.T, query string) (all []logEntry) {
 // awaitDeliveries waits until the log has n deliveries that pass the filter.
 func (s *premises) awaitDeliveries(t *testing.T, query string, n int) (all []logEntry) {
 	t.Helper()
-	eventually(t, logTimeout, fmt.Sprintf("the log has %d of %s", n, query), func() error {
+	eventually(t, fmt.Sprintf("the log has %d of %s", n, query), func() error {
 		if all = s.deliveries(t, query); len(all) != n {
 			return fmt.Errorf("it has %d", len(all))
 		}
@@ -295,7 +295,7 @@ func (s *premises) awaitStory(t *testing.T, id string, deliveries int, enough fu
 	t.Helper()
 	var told event
 	byWebhook := map[string]logEntry{}
-	eventually(t, logTimeout, "the story of "+id+" is in the log", func() error {
+	eventually(t, "the story of "+id+" is in the log", func() error {
 		r := s.call(t, "GET", s.at+"/events/"+id, "")
 		if r.code != http.StatusOK {
 			return fmt.Errorf("it answers %d %s", r.code, r.body)
@@ -508,7 +508,7 @@ func (w *wire) serve(conn net.Conn, answer string) {
 // await waits until n requests have come in, and gives them.
 func (w *wire) await(t *testing.T, n int) (got []wired) {
 	t.Helper()
-	eventually(t, 30*time.Second, fmt.Sprintf("%s is sent %d", w.url, n), func() error {
+	eventually(t, fmt.Sprintf("%s is sent %d", w.url, n), func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if got = w.got; len(got) < n {

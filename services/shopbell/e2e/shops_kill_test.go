@@ -22,9 +22,9 @@ import (
 
 // awaitAttempts waits until the log has n attempts of an event's one delivery: what follows from the last of them is on
 // the bus by then.
-func (s *premises) awaitAttempts(t *testing.T, id string, n int, within time.Duration) {
+func (s *premises) awaitAttempts(t *testing.T, id string, n int, most time.Duration) {
 	t.Helper()
-	eventually(t, within, fmt.Sprintf("the log has attempt %d", n), func() error {
+	within(t, most, fmt.Sprintf("the log has attempt %d", n), func() error {
 		var e event
 		r := s.call(t, "GET", s.at+"/events/"+id, "")
 		if r.code != http.StatusOK {
@@ -45,7 +45,7 @@ func sixAttempts(t *testing.T, policy string, schedule []time.Duration) {
 	r.answer("/hook", answer{code: 500})
 	w := s.webhook(t, r.url+"/hook", policy)
 	id := s.publishOne(t, "order.created", `{"id":10457}`)
-	all := 10 * time.Second
+	all := patience
 	for _, wait := range schedule {
 		all += wait
 	}

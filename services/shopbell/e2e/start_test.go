@@ -150,12 +150,12 @@ func TestStart_ADataFolderHasOneProcess(t *testing.T) {
 func TestStart_ARoomWaitsForTheBus(t *testing.T) {
 	t.Parallel()
 	p := &process{
-		name: "sender", path: program(t, "sender"), log: filepath.Join(t.TempDir(), "sender.log"), stopWithin: 5 * time.Second,
+		name: "sender", path: program(t, "sender"), log: filepath.Join(t.TempDir(), "sender.log"), stopWithin: 10 * time.Second,
 		env:   []string{"SHOPBELL_HTTP=" + freeAddress(t), "SHOPBELL_GRPC=" + freeAddress(t), "SHOPBELL_BUS_URL=nats://" + freeAddress(t)},
 		codes: []int{1},
 	}
 	p.begin(t)
-	eventually(t, 10*time.Second, "it says what it waits for", func() error {
+	eventually(t, "it says what it waits for", func() error {
 		if text := p.tail(10); !strings.Contains(text, "bus not there yet") {
 			return fmt.Errorf("it says %q", text)
 		}

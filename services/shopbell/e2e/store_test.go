@@ -81,7 +81,7 @@ func (f *flow) run(t *testing.T, name string, perSecond int, during time.Duratio
 func (f *flow) check(t *testing.T) {
 	t.Helper()
 	var got stats
-	eventually(t, 2*time.Minute, "everything is in the log", func() error {
+	eventually(t, "everything is in the log", func() error {
 		if got = f.stats(t, "/webhooks/"+f.webhook.ID+"/stats?hours=2"); int(got.Total.Delivered) < len(f.sent) {
 			return fmt.Errorf("%v of %d are there", got.Total.Delivered, len(f.sent))
 		}
@@ -132,7 +132,7 @@ func (f *flow) table() string {
 // saysTrouble waits until /readyz of the log's process tells of the store, and stays 200; or until it does not tell.
 func (h *house) saysTrouble(t *testing.T, want bool) {
 	t.Helper()
-	eventually(t, 30*time.Second, fmt.Sprintf("/readyz speaks of the store: %v", want), func() error {
+	eventually(t, fmt.Sprintf("/readyz speaks of the store: %v", want), func() error {
 		resp, err := quick.Get(h.process("log").ready)
 		if err != nil {
 			return err

@@ -72,7 +72,7 @@ func (h *house) listen(t *testing.T, ctx context.Context, path string, headers .
 func await(t *testing.T, said <-chan told, wants ...string) map[string]told {
 	t.Helper()
 	got := map[string]told{}
-	for late := time.After(30 * time.Second); ; {
+	for late := time.After(patience); ; {
 		missing := slices.DeleteFunc(slices.Clone(wants), func(want string) bool { _, is := got[want]; return is })
 		if len(missing) == 0 {
 			return got
@@ -161,7 +161,7 @@ func TestExport_HoldsWhatTheListHolds(t *testing.T) {
 		}
 		h.publish(t, "blomster", strings.Join(lines, "\n"), "Content-Type", "application/x-ndjson")
 		var failed, total int
-		eventually(t, logTimeout, "all is over", func() error {
+		eventually(t, "all is over", func() error {
 			a := h.call(t, "GET", "/v1/shops/blomster/deliveries:export", "")
 			failed, total = strings.Count(string(a.body), `"status":"failed"`), strings.Count(string(a.body), "\n")
 			if done := strings.Count(string(a.body), `"status":"delivered"`); done+failed != n || total != n {

@@ -49,11 +49,11 @@ func checkTrace(t *testing.T, h *house, c *collected, end func(t *testing.T, h *
 			return orphans(spans)
 		}
 	}
-	eventually(t, logTimeout, "two attempts are traced, and nothing hangs in the air", traced(2))
+	eventually(t, "two attempts are traced, and nothing hangs in the air", traced(2))
 	end(t, h)
 	h.start(t, "sender")
 	e := h.awaitEvent(t, "blomster", id, allAre("delivered", 1))
-	eventually(t, logTimeout, "three attempts are traced, and nothing hangs in the air", traced(3))
+	eventually(t, "three attempts are traced, and nothing hangs in the air", traced(3))
 
 	spans := c.of(publishersTrace)
 	for name, service := range map[string]string{"publish events": "ingest", "match webhooks": "subscription", "attempt": "sender", "write to the log": "log"} {

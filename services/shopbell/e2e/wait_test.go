@@ -170,7 +170,7 @@ func TestWaiting_WhatWaitsForItsHostIsCancelledOrSentByHand(t *testing.T) {
 			}
 			return errors.New("it was not tried")
 		})
-		eventually(t, logTimeout, "it can be cancelled", func() error { // but for the moment in which it is a probe
+		eventually(t, "it can be cancelled", func() error { // but for the moment in which it is a probe
 			if a := h.call(t, "POST", at(cancelled)+":cancel", `{}`); a.code != http.StatusOK {
 				return fmt.Errorf("it answers %d %s", a.code, a.body)
 			}

@@ -69,7 +69,7 @@ func TestLog_HoldsWhatBecameOfEveryEvent(t *testing.T) {
 			paths[w.ID] = strings.TrimPrefix(w.URL, r.url)
 		}
 		of := map[string]int{} // deliveries by event
-		eventually(t, logTimeout, "the log holds what became of every delivery", func() error {
+		eventually(t, "the log holds what became of every delivery", func() error {
 			got := map[string]int{}
 			clear(of)
 			for line := range strings.Lines(string(h.call(t, "GET", "/v1/shops/blomster/deliveries:export", "").body)) {
@@ -104,7 +104,7 @@ func TestLog_HoldsWhatBecameOfEveryEvent(t *testing.T) {
 				Messages int
 			}
 		}
-		eventually(t, logTimeout, "the log is not behind", func() error {
+		eventually(t, "the log is not behind", func() error {
 			if now := get[lag](t, h, "GET", "/v1/log/lag", ""); len(now.Lags) != 2 || now.Lags[0].Messages+now.Lags[1].Messages > 0 {
 				return fmt.Errorf("it is behind by %+v", now)
 			}
