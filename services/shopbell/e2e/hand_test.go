@@ -113,7 +113,11 @@ func TestTest_SaysWhatCameOfIt(t *testing.T) {
 			{"a name that does not exist", "http://no-such-host.invalid/hook", false, 0, "dns", "no-such-host.invalid"},
 			{"https where there is none", strings.Replace(r.url, "http://", "https://", 1) + "/good", false, 0, "tls", "TLS"},
 		} {
-			w := h.newWebhook(t, "blomster", test.url, `"policy": {"timeout": "3s", "retry_schedule": ["0.1s"], "jitter": false}`)
+			timeout := "15s"
+			if test.class == "timeout" {
+				timeout = "3s"
+			}
+			w := h.newWebhook(t, "blomster", test.url, fmt.Sprintf(`"policy": {"timeout": %q, "retry_schedule": ["0.1s"], "jitter": false}`, timeout))
 			got := get[tested](t, h, "POST", "/v1/shops/blomster/webhooks/"+w.ID+":test", `{"event_type": "order.created"}`)
 			if got.Success != test.success || got.Attempt.ResponseCode != test.code || got.Attempt.ErrorClass != test.class {
 				t.Errorf("%s: got %+v, want success=%v, code %d, class %q", test.name, got, test.success, test.code, test.class)

@@ -118,7 +118,7 @@ func TestLanes_HoldOverKillsOfSenders(t *testing.T) {
 	kinds := []string{"none", "none", "webhook", "key"}
 	for i := range webhooks {
 		h.newWebhook(t, "blomster", fmt.Sprintf("%s/%d", ta.url, i), fmt.Sprintf(`"events": ["to.%d"]`, i), fmt.Sprintf(
-			`"policy": {"timeout": "5s", "max_in_flight": %d, "ordered": %q, "retry_schedule": ["1s", "2s", "5s", "10s", "20s", "40s"], "jitter": false}`, places, kinds[i%len(kinds)]))
+			`"policy": {"timeout": "20s", "max_in_flight": %d, "ordered": %q, "retry_schedule": ["1s", "2s", "5s", "10s", "20s", "40s", "40s", "40s"], "jitter": false}`, places, kinds[i%len(kinds)]))
 	}
 	for round := range rounds {
 		var batch []string

@@ -319,7 +319,11 @@ func TestCloudCart_S3_11_NoAnswerIsTriedAgain(t *testing.T) {
 	s, classes := h.newShop(t, "cloudcart"), noAnswer(t)
 	ids := map[string]string{}
 	for url := range classes {
-		ids[s.webhook(t, url, `"policy": {"timeout": "2s", "retry_schedule": ["0.1s"]}`).ID] = url
+		timeout := "20s"
+		if classes[url] == "timeout" {
+			timeout = "2s"
+		}
+		ids[s.webhook(t, url, fmt.Sprintf(`"policy": {"timeout": %q, "retry_schedule": ["0.1s"]}`, timeout)).ID] = url
 	}
 	byWebhook, _ := s.awaitStory(t, s.publishOne(t, "order.created", `{}`), len(classes), is("failed"))
 	for id, url := range ids {
