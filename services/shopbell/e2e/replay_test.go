@@ -84,18 +84,18 @@ func TestReplay_SkipsNothingOverAKill(t *testing.T) {
 		if dry.Total != n || dry.Status != "dry_run" || len(dry.Sample) == 0 || dry.Sample[0].Status != "failed" || len(r.at("/hook")) != n {
 			t.Fatalf("dry run: got %+v, want %d and a sample, and nothing sent", dry, n)
 		}
-		job := get[replay](t, h, "POST", "/v1/shops/blomster/replays", `{"status": "failed", "rate_per_second": 1000}`)
+		job := get[replay](t, h, "POST", "/v1/shops/blomster/replays", `{"status": "failed", "rate_per_second": 300}`)
 		if job.Total != n || !strings.HasPrefix(job.ID, "job_") {
 			t.Fatalf("got %+v, want a job for %d", job, n)
 		}
 		at := "/v1/shops/blomster/replays/" + job.ID
-		r.await(t, "/hook", n+n/4)
+		r.await(t, "/hook", n+n/10) // the others take six seconds, in which it is paused
 		get[replay](t, h, "POST", at+":pause", `{}`)
 		if now := h.awaitReplay(t, "blomster", job.ID, "paused"); now.Done == n || !strings.HasPrefix(now.Reason, "paused") {
 			t.Errorf("paused: got %+v, want it in the midst", now)
 		}
 		get[replay](t, h, "POST", at+":resume", `{}`)
-		r.await(t, "/hook", n+n/2)
+		r.await(t, "/hook", n+n/4)
 		victim := "all"
 		if h.way == many {
 			victim = "log"

@@ -246,16 +246,21 @@ func TestWebhook_SwitchedOffByItsOwnerIsNotMatched(t *testing.T) {
 func TestWebhook_WaitingDeliveriesEndWithIt(t *testing.T) {
 	inBothWays(t, nil, func(t *testing.T, h *house) {
 		r := newReceiver(t)
+		type published struct{ webhook, event string }
+		all := map[string]published{}
 		for path, end := range map[string][2]string{"/off": {"POST", ":disable"}, "/deleted": {"DELETE", ""}} {
 			r.answer(path, answer{code: 500})
-			w := h.newWebhook(t, "blomster", r.url+path, policy("2s", "2s"), `"events": ["`+path[1:]+`"]`)
+			w := h.newWebhook(t, "blomster", r.url+path, policy("8s", "8s"), `"events": ["`+path[1:]+`"]`)
 			id := h.publish(t, "blomster", fmt.Sprintf(`{"type":%q,"data":{}}`, path[1:]))[0].ID
+			all[path] = published{w.ID, id}
 			r.await(t, path, 1)
 			if a := h.call(t, end[0], "/v1/shops/blomster/webhooks/"+w.ID+end[1], ""); a.code != http.StatusOK {
 				t.Fatalf("%s: got %d %s", path, a.code, a.body)
 			}
-			e := h.awaitEvent(t, "blomster", id, allAre("cancelled", 1))
-			e.Story.says(t, "attempt 1", "cancelled for "+w.ID)
+		}
+		for path, its := range all { // whose waits are over at about the same time
+			e := h.awaitEvent(t, "blomster", its.event, allAre("cancelled", 1))
+			e.Story.says(t, "attempt 1", "cancelled for "+its.webhook)
 			if got := len(r.at(path)); got != 1 {
 				t.Errorf("%s was sent %d, want 1", path, got)
 			}

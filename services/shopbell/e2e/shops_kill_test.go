@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,9 @@ func sixAttempts(t *testing.T, policy string, schedule []time.Duration) {
 
 func TestCloudCart_S3_14_SixAttemptsOverAKill(t *testing.T) {
 	t.Parallel()
-	sixAttempts(t, waits(scaled...), scaled)
+	schedule := slices.Clone(scaled)
+	schedule[2] = 8 * time.Second // long enough for the kill to come before the fourth
+	sixAttempts(t, waits(schedule...), schedule)
 }
 
 // The same with the clocks of the document, for which the whole of it takes 15 minutes.
@@ -114,26 +117,26 @@ func TestShoprenter_S4_10_DelaySurvivesAKill(t *testing.T) {
 	t.Parallel()
 	h := open(t, one, nil)
 	s, r := h.newShop(t, "shoprenter"), newReceiver(t)
-	s.webhook(t, r.url+"/meanwhile", `"delay": {"value": 1, "unit": "second"}`)
-	s.webhook(t, r.url+"/later", `"delay": {"value": 4, "unit": "second"}`)
-	published := time.Now()
+	s.webhook(t, r.url+"/meanwhile", `"delay": {"value": 8, "unit": "second"}`) // long enough for the kill to come before it
+	s.webhook(t, r.url+"/later", `"delay": {"value": 12, "unit": "second"}`)
 	id := s.publishOne(t, "order_confirm", `{"n":1}`)
 	s.awaitStory(t, id, 2, func(logEntry) error { return nil })
+	accepted := s.acceptedAt(t, id)
 	h.kill(t, "all")
-	time.Sleep(time.Until(published.Add(1200 * time.Millisecond))) // the first is due while nothing runs
+	time.Sleep(time.Until(accepted.Add(8200 * time.Millisecond))) // the first is due while nothing runs
 	if n := len(r.at("/meanwhile")) + len(r.at("/later")); n != 0 {
 		t.Fatalf("%d were sent before the kill, want none", n)
 	}
 	h.start(t, "all")
 	ready := time.Now()
-	for path, want := range map[string]time.Duration{"/meanwhile": time.Second, "/later": 4 * time.Second} {
-		due := published.Add(want)
+	for path, want := range map[string]time.Duration{"/meanwhile": 8 * time.Second, "/later": 12 * time.Second} {
+		due := accepted.Add(want)
 		if due.Before(ready) {
 			due = ready
 		}
 		in := r.await(t, path, 1)
-		t.Logf("%s was sent %s after the event", path, in[0].at.Sub(published).Round(time.Millisecond))
-		if at := in[0].at; at.Before(published.Add(want)) || at.After(due.Add(slack)) {
+		t.Logf("%s was sent %s after the event", path, in[0].at.Sub(accepted).Round(time.Millisecond))
+		if at := in[0].at; at.Before(accepted.Add(want)) || at.After(due.Add(slack)) {
 			t.Errorf("%s was sent at %s, want it at %s", path, at, due)
 		}
 	}

@@ -345,7 +345,7 @@ func TestShoprenter_S4_10_HoursAndDaysInSeconds(t *testing.T) {
 func TestShoprenter_S4_10_OffOrGoneWhenItIsDue(t *testing.T) {
 	h := shoprenter.enter(t)
 	s, r := h.newShop(t, "shoprenter"), newReceiver(t)
-	const delay = `"delay": {"value": 2, "unit": "second"}`
+	const delay = `"delay": {"value": 8, "unit": "second"}` // long enough for all that is done before it is due
 	off, gone, stays := s.webhook(t, r.url+"/off", delay), s.webhook(t, r.url+"/gone", delay), s.webhook(t, r.url+"/stays", delay)
 	id := s.publishOne(t, "order_confirm", `{"n":1}`)
 	s.awaitStory(t, id, 3, is("delayed"))

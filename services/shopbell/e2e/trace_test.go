@@ -35,7 +35,7 @@ func TestTrace_IsOneFromThePublisherToTheReceiverAndTheLog(t *testing.T) {
 func checkTrace(t *testing.T, h *house, c *collected, end func(t *testing.T, h *house)) {
 	r := newReceiver(t)
 	r.answer("/hook", answer{code: 500}, answer{code: 500}, answer{code: 200})
-	h.newWebhook(t, "blomster", r.url+"/hook", policy("0.2s", "3s"))
+	h.newWebhook(t, "blomster", r.url+"/hook", policy("0.2s", "8s")) // long enough for the kill or the stop to come before the third attempt
 	traceparent := "00-" + publishersTrace + "-" + publishersSpan + "-01"
 	id := h.publish(t, "blomster", numbered("a", 1), "traceparent", traceparent)[0].ID
 	r.await(t, "/hook", 2)
