@@ -190,7 +190,12 @@ func policy(waits ...string) string {
 // publish publishes events, which are accepted.
 func (h *house) publish(t testing.TB, shop, body string, headers ...string) []accepted {
 	t.Helper()
-	r := h.call(t, "POST", "/v1/shops/"+shop+"/events", body, headers...)
+	return h.call(t, "POST", "/v1/shops/"+shop+"/events", body, headers...).accepted(t)
+}
+
+// accepted is what is said of events that were to be accepted, and were.
+func (r reply) accepted(t testing.TB) []accepted {
+	t.Helper()
 	if r.code != http.StatusAccepted {
 		t.Fatalf("publish: got %d %s, want 202", r.code, r.body)
 	}
