@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,20 @@ func (h *house) newWebhook(t testing.TB, shop, url string, more ...string) webho
 		fields = append(fields, `"events": ["*"]`)
 	}
 	return get[webhook](t, h, "POST", "/v1/shops/"+shop+"/webhooks", "{"+strings.Join(fields, ",")+"}")
+}
+
+// awaitMatchedAs waits until a webhook has this status where events are matched to it, which is what the list shows. What is stored, which
+// is what reading the webhook itself shows, may not be known there yet when it was its receiver who changed it.
+func (h *house) awaitMatchedAs(t testing.TB, shop, id, status string) {
+	t.Helper()
+	eventually(t, "events are matched to "+id+" as "+status, func() error {
+		list := get[struct{ Webhooks []webhook }](t, h, "GET", "/v1/shops/"+shop+"/webhooks?page_size=500", "").Webhooks
+		i := slices.IndexFunc(list, func(w webhook) bool { return w.ID == id })
+		if i < 0 || list[i].Status != status {
+			return fmt.Errorf("the list has %+v", list)
+		}
+		return nil
+	})
 }
 
 // policy is a webhook's policy without jitter and with these waits. Its timeout is long: a receiver that stands

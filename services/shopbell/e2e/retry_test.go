@@ -128,12 +128,8 @@ func publishHeld(t *testing.T, h *house, r *receiver, path string, n int) (w web
 		return fmt.Sprintf(`{"id":"%s-%d","type":%q,"data":{"n":%d}}`, path[1:], i, path[1:], i)
 	}
 	ids = append(ids, h.publish(t, "blomster", event(0))[0].ID)
-	eventually(t, "the webhook is off", func() error {
-		if w = get[webhook](t, h, "GET", "/v1/shops/blomster/webhooks/"+w.ID, ""); w.Status != "disabled" {
-			return fmt.Errorf("it is %s", w.Status)
-		}
-		return nil
-	})
+	h.awaitMatchedAs(t, "blomster", w.ID, "disabled")
+	w = get[webhook](t, h, "GET", "/v1/shops/blomster/webhooks/"+w.ID, "")
 	if w.DisabledReason == nil || !strings.Contains(*w.DisabledReason, "410") {
 		t.Errorf("disabled_reason: got %v, want it to name the 410", w.DisabledReason)
 	}

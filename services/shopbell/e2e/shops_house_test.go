@@ -176,16 +176,11 @@ func (s *premises) switched(t *testing.T, id, verb, body string) hook {
 	return get[hook](t, s.house, "POST", s.at+"/webhooks/"+id+verb, body)
 }
 
-// awaitWebhook waits until a webhook has this status.
-func (s *premises) awaitWebhook(t *testing.T, id, status string) (w hook) {
+// awaitWebhook waits until a webhook has this status, also for what is published next.
+func (s *premises) awaitWebhook(t *testing.T, id, status string) hook {
 	t.Helper()
-	eventually(t, "webhook "+id+" is "+status, func() error {
-		if w = s.read(t, id); w.Status != status {
-			return fmt.Errorf("it is %s", w.Status)
-		}
-		return nil
-	})
-	return w
+	s.awaitMatchedAs(t, s.id, id, status)
+	return s.read(t, id)
 }
 
 // publishOne publishes an event of this type with this data, and gives its id.
