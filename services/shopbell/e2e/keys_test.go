@@ -50,9 +50,17 @@ func checkKeys(t *testing.T, h *house, c *collected) {
 		eventually(t, "the new key opens "+room, func() error { return want(knock(erp.Key, "blomster"), codes.OK) })
 	}
 	eventually(t, "the other one does so too", func() error { return want(doors["ingest"](slow.Key, "blomster"), codes.OK) })
+	with := func(k apiKey) []string { return []string{"Authorization", "Bearer " + k.Key} }
+	for _, k := range []apiKey{erp, slow} {
+		eventually(t, "the key "+k.ID+" opens REST", func() error {
+			if a := h.call(t, "GET", "/v1/profiles", "", with(k)...); a.code != http.StatusOK {
+				return fmt.Errorf("got %d %s, want 200", a.code, a.body)
+			}
+			return nil
+		})
+	}
 
 	// Everything that it may do, and nothing else.
-	with := func(k apiKey) []string { return []string{"Authorization", "Bearer " + k.Key} }
 	hook := fmt.Sprintf(`{"url": %q, "events": ["order.created"], "api_key_id": "key_default"}`, r.url+"/hook")
 	w := get[webhook](t, h, "POST", "/v1/shops/blomster/webhooks", hook, with(erp)...)
 	id := h.publish(t, "blomster", `{"type": "order.created", "data": {"order_no": 1042}}`, with(erp)...)[0].ID

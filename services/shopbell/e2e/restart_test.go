@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -145,36 +146,39 @@ func TestProcess_SaysHowItIs(t *testing.T) {
 		h.newWebhook(t, "blomster", r.url+"/hook")
 		id := h.publish(t, "blomster", numbered("a", 1))[0].ID
 		h.awaitEvent(t, "blomster", id, allAre("delivered", 1))
-		var metrics strings.Builder
-		for _, p := range h.processes {
-			if p.name == busServer {
-				continue
-			}
-			base := strings.TrimSuffix(p.ready, "/readyz")
-			for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/metrics": "# HELP "} {
-				resp, err := quick.Get(base + path) // without a key
-				if err != nil {
-					t.Errorf("%s %s: %v", p.name, path, err)
+		said := func(path, want string) string {
+			t.Helper()
+			var all strings.Builder
+			for _, p := range h.processes {
+				if p.name == busServer {
 					continue
+				}
+				resp, err := quick.Get(strings.TrimSuffix(p.ready, "/readyz") + path) // without a key
+				if err != nil {
+					t.Fatalf("%s %s: %v", p.name, path, err)
 				}
 				text, _ := io.ReadAll(resp.Body)
 				_ = resp.Body.Close()
 				if resp.StatusCode != http.StatusOK || !contains(text, want) {
 					t.Errorf("%s %s: got %d %.200s, want 200 and %q", p.name, path, resp.StatusCode, text, want)
 				}
-				if path == "/metrics" {
-					metrics.Write(text)
-				}
+				all.Write(text)
 			}
+			return all.String()
 		}
+		said("/healthz", "ok")
+		said("/readyz", "ready")
 		for _, want := range []string{
 			`shopbell_events_total{status="accepted"} 1`, "shopbell_events_matched_total 1", "shopbell_deliveries_created_total 1",
 			`shopbell_attempts_total{error_class="",verdict="delivered"} 1`, "shopbell_delivery_latency_seconds_count 1",
 			`shopbell_log_written_total{stream="EVENTS"} 1`, `shopbell_log_written_total{stream="OUTCOMES"} 2`, "shopbell_webhooks 1",
 		} {
-			if !strings.Contains(metrics.String(), want+"\n") {
-				t.Errorf("the metrics do not say %s", want)
-			}
+			eventually(t, "the metrics say "+want, func() error { // what is written is counted a moment later
+				if text := said("/metrics", "# HELP "); !strings.Contains(text, want+"\n") {
+					return errors.New("they do not")
+				}
+				return nil
+			})
 		}
 		if a := h.call(t, "GET", "/v1/openapi.json", ""); a.code != http.StatusOK || !contains(a.body, `"/v1/shops/{shop_id}/webhooks"`) {
 			t.Errorf("/v1/openapi.json: got %d %.100s, want the API", a.code, a.body)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -208,9 +209,12 @@ func TestStoreAway_AtStartKeepsNobodyFromWorking(t *testing.T) {
 	if r := h.call(t, "GET", f.at+"/deliveries", ""); r.code != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
 		t.Errorf("reading the log meanwhile: got %d %s, want 503 with Retry-After", r.code, r.body)
 	}
-	if !h.wrote(t, "ERROR", "the log's store takes nothing", "connect to the log's database") {
-		t.Error("no line says which database cannot be reached")
-	}
+	eventually(t, "a line says which database cannot be reached", func() error {
+		if !h.wrote(t, "ERROR", "the log's store takes nothing", "connect to the log's database") {
+			return errors.New("none does")
+		}
+		return nil
+	})
 	if err := pg.Start(); err != nil {
 		t.Fatal(err)
 	}
