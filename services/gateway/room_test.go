@@ -133,7 +133,7 @@ func setup(t *testing.T) *bundle {
 	case err := <-done:
 		done <- nil
 		t.Fatalf("the process ended: %v", err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the process is never ready")
 	}
 	return b

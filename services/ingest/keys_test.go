@@ -39,7 +39,7 @@ func (b *bundle) addKey(t *testing.T, k *shopbellv1.ApiKey) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	b.keys.Await(ctx, "demo", k.Id, revision)
 	return text
@@ -95,13 +95,13 @@ func TestPublish_FasterThanItsKeyAllowsIsToldWhenToComeAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	text := b.addKey(t, &shopbellv1.ApiKey{Id: "key_1", Label: "ERP", Scopes: []string{key.EventsWrite}, RatePerSecond: proto.Float64(2)})
-	if a := b.postWith(t, text, "demo", "["+strings.Repeat(`{"type":"paid","data":1},`, 4)+`{"type":"paid","data":2}]`); a.code != http.StatusAccepted {
-		t.Fatalf("a batch at first: %d %s, want 202: it is taken whole", a.code, a.Message)
+	if a := b.postWith(t, text, "demo", "["+strings.Repeat(`{"type":"paid","data":1},`, 12)+`{"type":"paid","data":2}]`); a.code != http.StatusAccepted {
+		t.Fatalf("a batch at first: %d %s, want 202: it is taken whole, and paid off for six seconds", a.code, a.Message)
 	}
 	a := b.postWith(t, text, "demo", `{"type":"paid","data":4}`)
 	seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
-	if a.code != http.StatusTooManyRequests || err != nil || seconds < 1 || seconds > 3 || !strings.Contains(a.Message, "key_1 (ERP) may publish 2 events a second") {
-		t.Fatalf("too fast: %d, Retry-After %q, %s, want 429 with the rate, and up to 3 seconds", a.code, a.header.Get("Retry-After"), a.Message)
+	if a.code != http.StatusTooManyRequests || err != nil || seconds < 1 || seconds > 7 || !strings.Contains(a.Message, "key_1 (ERP) may publish 2 events a second") {
+		t.Fatalf("too fast: %d, Retry-After %q, %s, want 429 with the rate, and up to 7 seconds", a.code, a.header.Get("Retry-After"), a.Message)
 	}
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+text)
 	_, err = b.grpc.Publish(ctx, &ingestv1.PublishRequest{ShopId: "demo", Event: grpcEvent("", "paid")})
@@ -116,7 +116,7 @@ func TestPublish_FasterThanItsKeyAllowsIsToldWhenToComeAgain(t *testing.T) {
 	if a := b.postWith(t, text, "demo", `{"type":"paid","data":6}`); a.code != http.StatusAccepted {
 		t.Errorf("after the time that it was told: %d %s, want 202", a.code, a.Message)
 	}
-	if got := len(b.stored(t)); got != 7 {
-		t.Errorf("%d are stored, want 7: what was refused is not", got)
+	if got := len(b.stored(t)); got != 15 {
+		t.Errorf("%d are stored, want 15: what was refused is not", got)
 	}
 }
