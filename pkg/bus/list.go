@@ -196,11 +196,19 @@ func (b *Bus) ask(ctx context.Context, subject string, question, answer any) err
 	return json.Unmarshal(m.Data, answer)
 }
 
-// Overhear calls heard for every message that is published to a subject from now on, until ctx ends; open is called
+// Tell publishes what is not stored, to those who overhear it now.
+func (b *Bus) Tell(subject string, data []byte) error {
+	if err := b.conn.Publish(subject, data); err != nil {
+		return fmt.Errorf("tell %s: %w", subject, err)
+	}
+	return nil
+}
+
+// Overhear calls heard for every message that is published to a subject from now on, one after the other, until ctx ends; open is called
 // when it listens. It is a hint and no more: what is published while the bus is away is not heard, and what is heard may not be
 // stored yet.
-func (b *Bus) Overhear(ctx context.Context, subject string, open func(), heard func(subject string, header nats.Header)) error {
-	sub, err := b.conn.Subscribe(subject, func(m *nats.Msg) { heard(m.Subject, m.Header) })
+func (b *Bus) Overhear(ctx context.Context, subject string, open func(), heard func(*nats.Msg)) error {
+	sub, err := b.conn.Subscribe(subject, heard)
 	if err != nil {
 		return fmt.Errorf("overhear %s: %w", subject, err)
 	}

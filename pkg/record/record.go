@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"shopbell.dev/pkg/contract"
 	busv1 "shopbell.dev/proto/shopbell/bus/v1"
@@ -57,6 +58,16 @@ func Read(h nats.Header, data []byte) ([]*busv1.Record, error) {
 		return nil, fmt.Errorf("read a record: %w", err)
 	}
 	return []*busv1.Record{one}, nil
+}
+
+// Change is what the log is told of a delivery that has another status without an attempt.
+func Change(d *contract.Delivery, status, reason string) *busv1.Record {
+	return &busv1.Record{
+		At: timestamppb.Now(), ShopId: d.ShopID, EventId: d.Event.ID, EventType: d.Type,
+		What: &busv1.Record_Change{Change: &busv1.StatusChange{
+			DeliveryId: d.ID, WebhookId: d.WebhookID, MatchedAt: timestamppb.New(d.MatchedAt), Status: status, Reason: reason,
+		}},
+	}
 }
 
 // Traced has a record belong to the trace of ctx, if anybody follows that, and gives it back.

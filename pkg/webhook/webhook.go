@@ -266,3 +266,12 @@ func (w *Webhook) Proto() *shopbellv1.Webhook {
 
 // Etag names a revision of a webhook's state.
 func Etag(revision uint64) string { return fmt.Sprintf("%x", revision) }
+
+// Host is the scheme, host and port that a URL names.
+func Host(target string) string {
+	start := strings.Index(target, "://") + len("://")
+	if end := strings.IndexAny(target[start:], "/?#"); end >= 0 {
+		return target[:start+end]
+	}
+	return target
+}

@@ -241,3 +241,15 @@ func TestDelay_IsReadInItsUnit(t *testing.T) {
 		t.Errorf("no delay: %s, %v", got, err)
 	}
 }
+
+func TestHost_IsWhatAURLNames(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"https://one.example/in/1?a=b": "https://one.example", "http://one.example:8080": "http://one.example:8080",
+		"https://one.example?a=/": "https://one.example", "https://[2606:4700::1]:8443/": "https://[2606:4700::1]:8443",
+	} {
+		if got := webhook.Host(url); got != want {
+			t.Errorf("%s: got %s, want %s", url, got, want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"shopbell.dev/pkg/contract"
 	"shopbell.dev/pkg/profile"
 )
 
@@ -11,7 +12,7 @@ import (
 const (
 	delivered = "delivered"
 	retrying  = "retrying"
-	delayed   = "delayed"
+	delayed   = contract.Delayed
 	failed    = "failed"
 	held      = "held"
 	cancelled = "cancelled"

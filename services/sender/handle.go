@@ -378,7 +378,7 @@ func (s *Sender) follow(j *job, x *exchange, v *verdict, r *result, uncounted bo
 			why = wasDiscarded
 		}
 		if why != "" {
-			return record.Messages(changeOf(&j.d, cancelled, why))
+			return record.Messages(record.Change(&j.d, cancelled, why))
 		}
 	}
 	next := j.d
@@ -436,7 +436,7 @@ func (s *Sender) giveUp(ctx context.Context, j *job) error {
 		}
 		msgs = append(msgs, told)
 	}
-	return s.publish(ctx, s.records.Write, changeOf(&j.d, failed, reason), msgs...)
+	return s.publish(ctx, s.records.Write, record.Change(&j.d, failed, reason), msgs...)
 }
 
 // exchangeWith signs a body and POSTs it.

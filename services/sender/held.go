@@ -92,7 +92,7 @@ func (h *holder) move(ctx context.Context, batch []hold) {
 			}
 			tracing := bus.Extract(ctx, j.header)
 			if what.why != inOrder { // then it goes without saying
-				records = append(records, record.Traced(tracing, changeOf(&j.d, held, what.why)))
+				records = append(records, record.Traced(tracing, record.Change(&j.d, held, what.why)))
 			}
 			m := j.d.Hold(sequence(j.m))
 			bus.Inject(tracing, m)
@@ -136,7 +136,7 @@ func (s *Sender) holdAgain(ctx context.Context, j *job, why string) error {
 	defer cancel()
 	m := j.d.Hold(sequence(j.m))
 	bus.Inject(ctx, m)
-	told := changeOf(&j.d, held, why)
+	told := record.Change(&j.d, held, why)
 	if meta, err := j.m.Metadata(); err == nil {
 		told.At = timestamppb.New(meta.Timestamp) // since then it has waited; what came of it meanwhile is later, also if nothing of that is left on the bus
 	}
@@ -342,7 +342,7 @@ func (s *Sender) discard(ctx context.Context, webhookID, reason string, which fu
 				s.env.Log.ErrorContext(ctx, "a message in HELD is no delivery; it is left out", slog.Any("error", err))
 				continue
 			}
-			records = append(records, record.Traced(bus.Extract(ctx, raw.Header), changeOf(&d, cancelled, reason)))
+			records = append(records, record.Traced(bus.Extract(ctx, raw.Header), record.Change(&d, cancelled, reason)))
 			ends = append(ends, d.ID)
 		}
 		if err := s.tell(ctx, records...); err != nil {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"shopbell.dev/pkg/webhook"
 )
 
 // host is what the receivers of several webhooks may have in common. One that does not answer is away for all of them, and so is back
@@ -45,15 +47,6 @@ type called struct {
 	waits     []later
 }
 
-// hostOf is the scheme, host and port that a URL names.
-func hostOf(target string) string {
-	start := strings.Index(target, "://") + len("://")
-	if end := strings.IndexAny(target[start:], "/?#"); end >= 0 {
-		return target[:start+end]
-	}
-	return target
-}
-
 // unanswered says that nobody answered, or somebody who stands before the receiver and does not reach it.
 func (x *exchange) unanswered() bool {
 	switch x.class {
@@ -77,11 +70,8 @@ const triedEvery = 5 * time.Second
 // while it says no, so that somebody sees. One who does connect and hangs, or is cut off, says nothing of another shop's receiver: a shop
 // could have another's wait that way.
 func (h *host) isShut(shop string, now time.Time) bool {
-	row := &h.shut
-	if its := h.shutTo[shop]; its != nil && its.webhooks >= manyShut {
-		row = its
-	}
-	if row.webhooks < manyShut || !h.away(now) {
+	row := h.shutFor(shop, now)
+	if row == nil {
 		return false
 	}
 	if now.Sub(row.tried) < triedEvery {
@@ -102,7 +92,7 @@ func (l *lanes) heard(ln *lane, target string, x *exchange, now time.Time) (back
 	if len(l.hosts) == 0 && !unanswered {
 		return nil // as always
 	}
-	name := hostOf(target)
+	name := webhook.Host(target)
 	h := l.hosts[name]
 	if h == nil && unanswered {
 		h = &host{}
@@ -220,16 +210,18 @@ const (
 	hostsAlone  = 1000
 )
 
-// lookAround probes hosts that are away, and counts the exchanges that hang, until ctx ends.
+// lookAround probes hosts that are away, tells which are shut, and counts the exchanges that hang, until ctx ends.
 func (s *Sender) lookAround(ctx, hard context.Context) {
 	const often = 4 // a second
 	tick := time.NewTicker(time.Second / often)
 	defer tick.Stop()
+	var shut shutTeller
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
+			shut.tell(s, now)
 			most := hostsBeside
 			if s.governor.pace.PerSecond() == 0 {
 				most = hostsAlone

@@ -226,15 +226,3 @@ func TestLanes_ProbesOfTheHostDoNotHaveALaneHold(t *testing.T) {
 		t.Error("what the receiver asks for is not heard")
 	}
 }
-
-func TestHostOf_IsWhatAURLNames(t *testing.T) {
-	t.Parallel()
-	for url, want := range map[string]string{
-		"https://one.example/in/1?a=b": "https://one.example", "http://one.example:8080": "http://one.example:8080",
-		"https://one.example?a=/": "https://one.example", "https://[2606:4700::1]:8443/": "https://[2606:4700::1]:8443",
-	} {
-		if got := hostOf(url); got != want {
-			t.Errorf("%s: got %s, want %s", url, got, want)
-		}
-	}
-}

@@ -9,6 +9,9 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"shopbell.dev/pkg/bus"
+	"shopbell.dev/pkg/contract"
+	"shopbell.dev/pkg/record"
+	"shopbell.dev/pkg/webhook"
 )
 
 // putOff is that a delivery is not attempted now.
@@ -30,16 +33,8 @@ func (p *putOff) why() string {
 		return fmt.Sprintf("%d requests of its shop wait for answers that do not come, and its receiver has not been heard of lately, so that it does not take a place that others need; "+
 			"it is looked at again at %s", p.hanging, clock(p.until))
 	}
-	return fmt.Sprintf("nobody behind %s has answered since %s; it is sent when somebody does, and looked at again at %s", p.host, clock(p.since), clock(p.until))
+	return contract.WaitsForHost(p.host, p.since, p.until)
 }
-
-// leastPutOff is how long a delivery is put off at least, if the repeat is not made before. One that has waited for longer is put off for as
-// long as it has waited and no more: a sender that is started anew knows nothing of it, and should not find it much later.
-const leastPutOff = time.Minute
-
-// maxPutOff is how many deliveries of a webhook may wait for a later attempt before others are put off no more: they are attempted,
-// so that the lane holds if they fail.
-const maxPutOff = 8
 
 // putOff says whether a delivery is not to be attempted now, since nobody has answered at its receiver's host lately, or since it may hang as
 // too many do. Where its own webhook was not answered there, and has an attempt to repeat, it waits until it is known what came of that; where
@@ -62,7 +57,7 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	if len(l.hosts) == 0 || l.failing >= maxFailing {
 		return nil
 	}
-	h := l.hosts[hostOf(j.w.URL)]
+	h := l.hosts[webhook.Host(j.w.URL)]
 	if h == nil || !h.away(now) {
 		return nil
 	}
@@ -71,10 +66,10 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 		return nil
 	}
 	until, others := ln.awaited(j, now)
-	if others >= maxPutOff {
+	if others >= contract.MaxPutOff {
 		return nil
 	}
-	longest := now.Add(max(leastPutOff, now.Sub(j.d.MatchedAt)))
+	longest := now.Add(max(contract.LeastPutOff, now.Sub(j.d.MatchedAt)))
 	if until.IsZero() {
 		if j.d.Counted() > 1 || !h.isShut(j.d.ShopID, now) {
 			return nil
@@ -86,7 +81,7 @@ func (l *lanes) putOff(j *job, now time.Time) *putOff {
 	}
 	ln.host = h
 	ln.puttingOff++
-	return &putOff{host: hostOf(j.w.URL), since: h.since, until: until, decided: now}
+	return &putOff{host: webhook.Host(j.w.URL), since: h.since, until: until, decided: now}
 }
 
 // How long a delivery is put off at least to make room for others, and for how long after it was matched that is done at most.
@@ -113,7 +108,7 @@ func (l *lanes) makeRoom(j *job, now time.Time) *putOff {
 		return nil
 	}
 	if ln.host == nil {
-		ln.host = l.hosts[hostOf(j.w.URL)] // if that is away, its return has this one sent
+		ln.host = l.hosts[webhook.Host(j.w.URL)] // if that is away, its return has this one sent
 	}
 	ln.puttingOff++
 	return &putOff{hanging: hanging, inLine: inLine, until: now.Add(max(leastRoom, waited)), decided: now}
@@ -157,7 +152,7 @@ func (s *Sender) putOff(ctx context.Context, j *job, p *putOff) error {
 		}
 		next = nil
 	}
-	if err := s.publish(ctx, s.records.WriteCalmly, changeOf(&d, delayed, p.why()), next...); err != nil {
+	if err := s.publish(ctx, s.records.WriteCalmly, record.Change(&d, delayed, p.why()), next...); err != nil {
 		return err
 	}
 	if j.w.Policy.Breaks() { // else it has no attempts beside its schedule's, and is not called back

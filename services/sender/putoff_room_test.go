@@ -168,16 +168,16 @@ func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
 		{"what waits was answered", func(_ *lanes, ln *lane, _ *job) { ln.failing[0].unanswered = false }, false},
 		{"nothing waits", func(_ *lanes, ln *lane, _ *job) { ln.failing = nil }, false},
 		{"many wait", func(_ *lanes, ln *lane, _ *job) {
-			for len(ln.failing) < maxPutOff {
+			for len(ln.failing) < contract.MaxPutOff {
 				ln.failing = append(ln.failing, ln.failing[0])
 			}
 		}, false},
 		{"it is one of many", func(_ *lanes, ln *lane, j *job) {
-			for len(ln.failing) < maxPutOff {
+			for len(ln.failing) < contract.MaxPutOff {
 				ln.failing = append(ln.failing, later{deliveryID: j.d.ID, due: now, putOff: true, unanswered: true})
 			}
 		}, true},
-		{"many will wait", func(_ *lanes, ln *lane, _ *job) { ln.puttingOff = maxPutOff - 1 }, false},
+		{"many will wait", func(_ *lanes, ln *lane, _ *job) { ln.puttingOff = contract.MaxPutOff - 1 }, false},
 		{"no more can be remembered", func(l *lanes, _ *lane, _ *job) { l.failing = maxFailing }, false},
 		{"the lane holds", func(_ *lanes, ln *lane, _ *job) { ln.held = true }, false},
 		{"its receiver lives elsewhere now", func(_ *lanes, _ *lane, j *job) { j.w.URL = "https://two.example/in" }, false},
@@ -204,7 +204,7 @@ func TestLanes_PutOffWhatComesForASilentHost(t *testing.T) {
 			t.Errorf("%s: it is put off because of %+v", row.name, got)
 		}
 	}
-	for waited, want := range map[time.Duration]time.Duration{0: leastPutOff, 10 * time.Minute: 10 * time.Minute, 50 * time.Minute: 31*time.Minute + 6*time.Second} {
+	for waited, want := range map[time.Duration]time.Duration{0: contract.LeastPutOff, 10 * time.Minute: 10 * time.Minute, 50 * time.Minute: 31*time.Minute + 6*time.Second} {
 		l := newLanes(8, func() int { return 1 })
 		for range 2 {
 			l.heard(l.of("wh_1"), url, nobody, ago(time.Minute))
@@ -314,7 +314,7 @@ func TestLanes_PutOffWhatComesForAHostThatIsShut(t *testing.T) {
 		if (got != nil) != row.want {
 			t.Errorf("%s: it is put off: %+v, want %t", row.name, got, row.want)
 		}
-		if got != nil && (!got.until.Equal(now.Add(leastPutOff)) || l.all["wh_new"].host != h) {
+		if got != nil && (!got.until.Equal(now.Add(contract.LeastPutOff)) || l.all["wh_new"].host != h) {
 			t.Errorf("%s: it is put off until %s, and its lane knows its host: %t", row.name, got.until, l.all["wh_new"].host == h)
 		}
 	}

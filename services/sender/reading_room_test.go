@@ -22,7 +22,7 @@ func (b *bundle) overheard(t *testing.T, subject string) *atomic.Int64 {
 	listening := make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
-		done <- b.bus.Overhear(t.Context(), subject, func() { close(listening) }, func(string, nats.Header) { n.Add(1) })
+		done <- b.bus.Overhear(t.Context(), subject, func() { close(listening) }, func(*nats.Msg) { n.Add(1) })
 	}()
 	t.Cleanup(func() {
 		if err := <-done; err != nil {

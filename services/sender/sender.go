@@ -209,18 +209,19 @@ func (s *Sender) Run(ctx context.Context, ready func()) error {
 	for _, stream := range []string{contract.Deliveries, contract.Later, contract.Held} { // what is sent is gone from there
 		side.Go(func() { s.behind.KeepFilled(work, stream) })
 	}
-	listen := func(subjects string, heard func(ctx context.Context, subject string, h nats.Header)) {
+	listen := func(subjects string, heard func(ctx context.Context, m *nats.Msg)) {
 		listening.Add(1)
 		opened := sync.OnceFunc(listening.Done)
 		side.Go(func() {
 			defer opened()
-			if err := s.behind.Overhear(work, subjects, opened, func(subject string, h nats.Header) { heard(work, subject, h) }); err != nil {
-				s.env.Log.WarnContext(work, "what is held waits for the sweeper", slog.String("subjects", subjects), slog.Any("error", err))
+			if err := s.behind.Overhear(work, subjects, opened, func(m *nats.Msg) { heard(work, m) }); err != nil {
+				s.env.Log.WarnContext(work, "what is held waits for the sweeper, and what was put off for its time", slog.String("subjects", subjects), slog.Any("error", err))
 			}
 		})
 	}
 	listen(contract.HeldSubjects, s.heard)
 	listen(contract.AllCancelSubjects, s.heardWish)
+	listen(contract.PutOffsSubject, s.heardPutOffs)
 	side.Go(func() {
 		listening.Wait() // what was published before is found by sweeping
 		s.sweep(work)

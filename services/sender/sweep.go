@@ -24,8 +24,8 @@ func (s *Sender) laneChanged(webhookID string) {
 
 // heard is told of what comes into HELD, whoever put it there: its lane's owner reads on, and what is sent in order finds
 // an owner.
-func (s *Sender) heard(ctx context.Context, subject string, h nats.Header) {
-	webhookID := contract.WebhookOfHeld(subject)
+func (s *Sender) heard(ctx context.Context, m *nats.Msg) {
+	webhookID := contract.WebhookOfHeld(m.Subject)
 	if b := s.backlogs.get(webhookID); b != nil {
 		b.hint()
 		return
@@ -33,7 +33,7 @@ func (s *Sender) heard(ctx context.Context, subject string, h nats.Header) {
 	if _, held := s.register.lane(webhookID); held {
 		return
 	}
-	shop := contract.ShopOf(h)
+	shop := contract.ShopOf(m.Header)
 	if w := s.webhooks.Get(shop, webhookID); w == nil || w.Off() != "" || !w.Policy.IsOrdered() {
 		return
 	}
@@ -42,13 +42,13 @@ func (s *Sender) heard(ctx context.Context, subject string, h nats.Header) {
 
 // heardWish is told that somebody asks for a held delivery to be cancelled: its lane's owner does it, and a lane without one
 // finds one for that.
-func (s *Sender) heardWish(ctx context.Context, subject string, h nats.Header) {
-	webhookID, shop := contract.WebhookOfHeld(subject), contract.ShopOf(h)
+func (s *Sender) heardWish(ctx context.Context, m *nats.Msg) {
+	webhookID, shop := contract.WebhookOfHeld(m.Subject), contract.ShopOf(m.Header)
 	if _, held := s.register.lane(webhookID); held && s.backlogs.get(webhookID) == nil {
 		return // another's
 	}
 	s.aside(ctx, func() {
-		if !s.stored(ctx, subject) {
+		if !s.stored(ctx, m.Subject) {
 			return // the sweeper finds it
 		}
 		if b := s.backlogs.get(webhookID); b != nil {
@@ -187,7 +187,7 @@ func (s *Sender) findGranters(ctx context.Context, heldStream jetstream.Stream) 
 		if err != nil {
 			return err
 		}
-		s.heardWish(ctx, subject, m.Header)
+		s.heardWish(ctx, &nats.Msg{Subject: subject, Header: m.Header})
 	}
 	return nil
 }

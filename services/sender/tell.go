@@ -97,17 +97,7 @@ func (s *Sender) wish(d *contract.Delivery, x *exchange, v verdict) (*nats.Msg, 
 
 // change publishes that a delivery has another status without an attempt.
 func (s *Sender) change(ctx context.Context, d *contract.Delivery, status, reason string) error {
-	return s.publish(ctx, s.records.Write, changeOf(d, status, reason))
-}
-
-// changeOf is what the log is told of a delivery that has another status without an attempt.
-func changeOf(d *contract.Delivery, status, reason string) *busv1.Record {
-	return &busv1.Record{
-		At: timestamppb.Now(), ShopId: d.ShopID, EventId: d.Event.ID, EventType: d.Type,
-		What: &busv1.Record_Change{Change: &busv1.StatusChange{
-			DeliveryId: d.ID, WebhookId: d.WebhookID, MatchedAt: timestamppb.New(d.MatchedAt), Status: status, Reason: reason,
-		}},
-	}
+	return s.publish(ctx, s.records.Write, record.Change(d, status, reason))
 }
 
 // tell puts onto the bus what happened.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
@@ -74,10 +75,11 @@ func (s *Subscription) decide(whole context.Context, by way, batch []bus.Message
 		if err != nil {
 			return 0, nil, fmt.Errorf("place of event %s among all: %w", e.ID, err)
 		}
-		if err := s.decideOne(bus.Extract(ctx, m.Headers()), meta.Sequence.Stream, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
+		if err := s.decideOne(bus.Extract(ctx, m.Headers()), meta, &e, s.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
 			return 0, nil, err
 		}
 	}
+	all.records = append(all.records, all.waits...)
 	publish := all.deliveries
 	if all.ordered { // their lanes wait until these events are answered
 		msgs, err := record.Messages(all.records...)
@@ -91,6 +93,7 @@ func (s *Subscription) decide(whole context.Context, by way, batch []bus.Message
 	if err := by.bus.Publish(ctx, publish...); err != nil {
 		return 0, nil, err
 	}
+	s.putOffs.add(all.putOffs)
 	now := time.Now()
 	s.decided.Add(float64(len(batch)))
 	if !oldest.IsZero() { // one of them was an event
@@ -106,13 +109,15 @@ func (s *Subscription) decide(whole context.Context, by way, batch []bus.Message
 type decided struct {
 	deliveries []*nats.Msg
 	records    []*busv1.Record
+	waits      []*busv1.Record   // that some were put off
+	putOffs    []*busv1.PutOff   // the same, for the senders
 	ordered    bool              // one of the deliveries goes in order
 	off        map[string]uint64 // what offRevision has found, by webhook
 	through    map[string]uint64 // what matchedThrough has found, by shop
 }
 
-// decideOne adds what is to be published for one event, which has this sequence in EVENTS.
-func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contract.Event, subscribed []*webhook.Webhook, all *decided) error {
+// decideOne adds what is to be published for one event, which has this place in EVENTS.
+func (s *Subscription) decideOne(ctx context.Context, at *jetstream.MsgMetadata, e *contract.Event, subscribed []*webhook.Webhook, all *decided) error {
 	now := time.Now()
 	ctx, span := s.env.Tracer.Start(ctx, "match webhooks", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(now))
 	defer span.End()
@@ -128,10 +133,10 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 		next++
 		d := contract.Delivery{Event: *e, ID: c.DeliveryId, WebhookID: c.WebhookId, Revision: w.Revision, MatchedAt: now, Attempt: 1}
 		if w.Policy.IsOrdered() {
-			d.Sequence, d.MatchedThrough = sequence, s.matchedThrough(ctx, e.ShopID, all)
+			d.Sequence, d.MatchedThrough = at.Sequence.Stream, s.matchedThrough(ctx, e.ShopID, all)
 			all.ordered = true
 		}
-		m := d.Message()
+		var m *nats.Msg
 		switch {
 		case w.Delay > 0:
 			due := e.AcceptedAt.Add(w.Delay)
@@ -146,9 +151,16 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 				return err
 			}
 			m = d.Hold(0)
+		default:
+			var err error
+			if m, err = s.straight(ctx, &d, w, at.NumDelivered > 1, all); err != nil {
+				return err
+			}
 		}
-		bus.Inject(ctx, m)
-		all.deliveries = append(all.deliveries, m)
+		if m != nil {
+			bus.Inject(ctx, m)
+			all.deliveries = append(all.deliveries, m)
+		}
 	}
 	s.matched.Add(float64(len(matched)))
 	if span.IsRecording() {
@@ -162,6 +174,21 @@ func (s *Subscription) decideOne(ctx context.Context, sequence uint64, e *contra
 		}))
 	}
 	return nil
+}
+
+// straight gives the message of a delivery that waits for nothing of its webhook's own: it goes to the senders, or is put off since its host
+// is shut. Of one that is matched again, and that waits for its time by now, there is none: whoever matched it before was killed after it was
+// on its way, and sent straight it would be sent twice.
+func (s *Subscription) straight(ctx context.Context, d *contract.Delivery, w *webhook.Webhook, again bool, all *decided) (*nats.Msg, error) {
+	if again && w.Policy.Breaks() {
+		timer, err := s.env.Bus.LastMessage(ctx, contract.Later, contract.LaterSubject(d.WebhookID, d.ID))
+		if err != nil || timer != nil {
+			return nil, err
+		}
+	} else if since, yes := s.shut.putsOff(w, d.MatchedAt); yes {
+		return all.putOff(d, w, since), nil
+	}
+	return d.Message(), nil
 }
 
 // throughEvery is how soon it is asked again how far events were matched.

@@ -115,7 +115,7 @@ func TestEvents_DecidedAgainMakeNothingNew(t *testing.T) {
 	e := happened("evt_1", "paid")
 	var all decided
 	for range 2 {
-		if err := b.decideOne(t.Context(), 1, e, b.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
+		if err := b.decideOne(t.Context(), &jetstream.MsgMetadata{}, e, b.webhooks.Subscribed(e.ShopID, e.Type), &all); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -143,21 +143,23 @@ func (b *bundle) stored(t *testing.T, name string) (out []*jetstream.RawStreamMs
 	return out
 }
 
+// recorded is all that is recorded.
+func (b *bundle) recorded(t *testing.T) (out []*busv1.Record) {
+	t.Helper()
+	for _, m := range b.stored(t, contract.Outcomes) {
+		some, err := record.Read(m.Header, m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, some...)
+	}
+	return out
+}
+
 func (b *bundle) decisions(t *testing.T, atLeast int) (out []*busv1.Record) {
 	t.Helper()
 	testwait.Until(t, fmt.Sprintf("%d decisions are recorded", atLeast), func() bool {
-		out = nil
-		for _, m := range b.stored(t, contract.Outcomes) {
-			some, err := record.Read(m.Header, m.Data)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, r := range some {
-				if r.GetDecision() != nil {
-					out = append(out, r)
-				}
-			}
-		}
+		out = slices.DeleteFunc(b.recorded(t), func(r *busv1.Record) bool { return r.GetDecision() == nil })
 		return len(out) >= atLeast
 	})
 	return out

@@ -57,6 +57,8 @@ type Subscription struct {
 	keys     jetstream.KeyValue // of shops
 	bursts   pace.Pace          // of what comes in bursts
 	through  *bus.Matched
+	shut     shutHosts
+	putOffs  putOffs
 
 	matched    prometheus.Counter
 	passedOver prometheus.Counter
@@ -120,5 +122,6 @@ func (s *Subscription) Run(ctx context.Context, ready func()) error {
 		return s.env.Bus.Batches(ctx, contract.Switcher, bus.Batching{Workers: 1, Size: 16}, s.switchOff)
 	})
 	work.Go(func() error { s.forgetDeleted(ctx); return nil })
+	work.Go(func() error { return s.listen(ctx, s.env.Bus.Aside()) })
 	return work.Wait()
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -45,7 +46,7 @@ func BenchmarkMatch(b *testing.B) {
 			bytes, messages := 0, 0
 			for b.Loop() {
 				var all decided
-				if err := room.decideOne(context.Background(), 1, e, subscribed, &all); err != nil {
+				if err := room.decideOne(context.Background(), &jetstream.MsgMetadata{}, e, subscribed, &all); err != nil {
 					b.Fatal(err)
 				}
 				told, err := record.Messages(all.records...)

@@ -3,9 +3,13 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestWaiting_S4_10_IsListedCancelledAndSentNow(t *testing.T) {
@@ -177,5 +181,56 @@ func TestWaiting_WhatWaitsForItsHostIsCancelledOrSentByHand(t *testing.T) {
 			return nil
 		})
 		h.awaitEvent(t, "blomster", cancelled, allAre("cancelled", 1)).Story.says(t, "delayed for", "cancelled by hand")
+	})
+}
+
+// Twelve were tried, and their host answers none. What is published then waits, and is there once when it answers; its story says why it waited.
+func TestWaiting_WhatIsMatchedForAShutHostIsThereWhenItAnswers(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, h *house) {
+		const webhooks, events = 12, 6
+		r := newReceiver(t)
+		var up atomic.Bool
+		for i := range webhooks {
+			path := fmt.Sprint("/", i)
+			r.answerBy(path, func(*received) answer {
+				if up.Load() {
+					return answer{code: http.StatusOK}
+				}
+				return answer{code: http.StatusBadGateway}
+			})
+			h.newWebhook(t, "blomster", r.url+path, policy("3600s"))
+		}
+		publish := func() string {
+			return h.publish(t, "blomster", `{"type":"order.created","data":{}}`)[0].ID
+		}
+		ids := []string{publish()}
+		h.awaitEvent(t, "blomster", ids[0], allAre("retrying", webhooks))
+		for len(ids) < events {
+			ids = append(ids, publish())
+			time.Sleep(300 * time.Millisecond) // some come before those who match have heard of the host, and some after
+		}
+		for _, id := range ids[1:] {
+			h.awaitEvent(t, "blomster", id, func(e event) error {
+				if n := strings.Count(e.Story.String(), "because nobody behind "+r.url); n < webhooks-2 { // one may be tried, and one a probe
+					return fmt.Errorf("%d wait for their host", n)
+				}
+				return nil
+			})
+		}
+		up.Store(true)
+		for _, id := range ids {
+			h.awaitEvent(t, "blomster", id, allAre("delivered", webhooks))
+		}
+		for i := range webhooks {
+			took := map[string]int{}
+			for _, in := range r.at(fmt.Sprint("/", i)) {
+				if in.code == http.StatusOK {
+					took[in.id()]++
+				}
+			}
+			if len(took) != events || slices.Max(slices.Collect(maps.Values(took))) != 1 {
+				t.Errorf("webhook %d took %v, want each of %d once", i, took, events)
+			}
+		}
 	})
 }

@@ -387,6 +387,262 @@ func (x *Decision) GetDue() map[string]*timestamppb.Timestamp {
 	return nil
 }
 
+// What a sender says once a second, and whenever it is another than before: where it has seen that nobody answers. It is not stored.
+type ShutHosts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who says it.
+	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
+	// The hosts.
+	Hosts         []*ShutHost `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutHosts) Reset() {
+	*x = ShutHosts{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutHosts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutHosts) ProtoMessage() {}
+
+func (x *ShutHosts) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutHosts.ProtoReflect.Descriptor instead.
+func (*ShutHosts) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ShutHosts) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *ShutHosts) GetHosts() []*ShutHost {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+// A host at which no receiver can be reached.
+type ShutHost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Scheme, name and port, as in the webhooks' addresses.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Whose receivers those are; empty: everybody's.
+	ShopId string `protobuf:"bytes,2,opt,name=shop_id,json=shopId,proto3" json:"shop_id,omitempty"`
+	// Since when.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutHost) Reset() {
+	*x = ShutHost{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutHost) ProtoMessage() {}
+
+func (x *ShutHost) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutHost.ProtoReflect.Descriptor instead.
+func (*ShutHost) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ShutHost) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ShutHost) GetShopId() string {
+	if x != nil {
+		return x.ShopId
+	}
+	return ""
+}
+
+func (x *ShutHost) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// What was put off when it was matched, since its receiver's host is shut. It is not stored: the deliveries' timers are.
+type PutOffs struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deliveries.
+	Deliveries    []*PutOff `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutOffs) Reset() {
+	*x = PutOffs{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutOffs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutOffs) ProtoMessage() {}
+
+func (x *PutOffs) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutOffs.ProtoReflect.Descriptor instead.
+func (*PutOffs) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PutOffs) GetDeliveries() []*PutOff {
+	if x != nil {
+		return x.Deliveries
+	}
+	return nil
+}
+
+// One delivery that was put off.
+type PutOff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The delivery.
+	DeliveryId string `protobuf:"bytes,1,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
+	// Its webhook.
+	WebhookId string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	// Where its receiver is.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// When its event was accepted.
+	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
+	// When it was put off.
+	DecidedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=decided_at,json=decidedAt,proto3" json:"decided_at,omitempty"`
+	// When its timer fires.
+	Due           *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=due,proto3" json:"due,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutOff) Reset() {
+	*x = PutOff{}
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutOff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutOff) ProtoMessage() {}
+
+func (x *PutOff) ProtoReflect() protoreflect.Message {
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutOff.ProtoReflect.Descriptor instead.
+func (*PutOff) Descriptor() ([]byte, []int) {
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PutOff) GetDeliveryId() string {
+	if x != nil {
+		return x.DeliveryId
+	}
+	return ""
+}
+
+func (x *PutOff) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *PutOff) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *PutOff) GetAcceptedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AcceptedAt
+	}
+	return nil
+}
+
+func (x *PutOff) GetDecidedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DecidedAt
+	}
+	return nil
+}
+
+func (x *PutOff) GetDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
 // An attempt, and where it leaves its delivery.
 type AttemptMade struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -419,7 +675,7 @@ type AttemptMade struct {
 
 func (x *AttemptMade) Reset() {
 	*x = AttemptMade{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +687,7 @@ func (x *AttemptMade) String() string {
 func (*AttemptMade) ProtoMessage() {}
 
 func (x *AttemptMade) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[5]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +700,7 @@ func (x *AttemptMade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptMade.ProtoReflect.Descriptor instead.
 func (*AttemptMade) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{5}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AttemptMade) GetDeliveryId() string {
@@ -543,7 +799,7 @@ type StatusChange struct {
 
 func (x *StatusChange) Reset() {
 	*x = StatusChange{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +811,7 @@ func (x *StatusChange) String() string {
 func (*StatusChange) ProtoMessage() {}
 
 func (x *StatusChange) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[6]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +824,7 @@ func (x *StatusChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusChange.ProtoReflect.Descriptor instead.
 func (*StatusChange) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{6}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StatusChange) GetDeliveryId() string {
@@ -630,7 +886,7 @@ type SwitchOff struct {
 
 func (x *SwitchOff) Reset() {
 	*x = SwitchOff{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +898,7 @@ func (x *SwitchOff) String() string {
 func (*SwitchOff) ProtoMessage() {}
 
 func (x *SwitchOff) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[7]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +911,7 @@ func (x *SwitchOff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchOff.ProtoReflect.Descriptor instead.
 func (*SwitchOff) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{7}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SwitchOff) GetAt() *timestamppb.Timestamp {
@@ -729,7 +985,7 @@ type WebhookState struct {
 
 func (x *WebhookState) Reset() {
 	*x = WebhookState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +997,7 @@ func (x *WebhookState) String() string {
 func (*WebhookState) ProtoMessage() {}
 
 func (x *WebhookState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[8]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +1010,7 @@ func (x *WebhookState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookState.ProtoReflect.Descriptor instead.
 func (*WebhookState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{8}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WebhookState) GetWebhook() *v1.Webhook {
@@ -813,7 +1069,7 @@ type Discarded struct {
 
 func (x *Discarded) Reset() {
 	*x = Discarded{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +1081,7 @@ func (x *Discarded) String() string {
 func (*Discarded) ProtoMessage() {}
 
 func (x *Discarded) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[9]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +1094,7 @@ func (x *Discarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Discarded.ProtoReflect.Descriptor instead.
 func (*Discarded) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{9}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Discarded) GetRevision() uint64 {
@@ -868,7 +1124,7 @@ type Recovered struct {
 
 func (x *Recovered) Reset() {
 	*x = Recovered{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1136,7 @@ func (x *Recovered) String() string {
 func (*Recovered) ProtoMessage() {}
 
 func (x *Recovered) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[10]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1149,7 @@ func (x *Recovered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovered.ProtoReflect.Descriptor instead.
 func (*Recovered) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{10}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Recovered) GetAt() *timestamppb.Timestamp {
@@ -926,7 +1182,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1194,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[11]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1207,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{11}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Secret) GetValue() string {
@@ -997,7 +1253,7 @@ type LaneState struct {
 
 func (x *LaneState) Reset() {
 	*x = LaneState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1265,7 @@ func (x *LaneState) String() string {
 func (*LaneState) ProtoMessage() {}
 
 func (x *LaneState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[12]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1278,7 @@ func (x *LaneState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneState.ProtoReflect.Descriptor instead.
 func (*LaneState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{12}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LaneState) GetShopId() string {
@@ -1082,7 +1338,7 @@ type Tries struct {
 
 func (x *Tries) Reset() {
 	*x = Tries{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1350,7 @@ func (x *Tries) String() string {
 func (*Tries) ProtoMessage() {}
 
 func (x *Tries) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[13]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1363,7 @@ func (x *Tries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tries.ProtoReflect.Descriptor instead.
 func (*Tries) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{13}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Tries) GetAttempt() int32 {
@@ -1142,7 +1398,7 @@ type ShopState struct {
 
 func (x *ShopState) Reset() {
 	*x = ShopState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1410,7 @@ func (x *ShopState) String() string {
 func (*ShopState) ProtoMessage() {}
 
 func (x *ShopState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[14]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1423,7 @@ func (x *ShopState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShopState.ProtoReflect.Descriptor instead.
 func (*ShopState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{14}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ShopState) GetShop() *v1.Shop {
@@ -1193,7 +1449,7 @@ type KeyState struct {
 
 func (x *KeyState) Reset() {
 	*x = KeyState{}
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[15]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1461,7 @@ func (x *KeyState) String() string {
 func (*KeyState) ProtoMessage() {}
 
 func (x *KeyState) ProtoReflect() protoreflect.Message {
-	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[15]
+	mi := &file_shopbell_bus_v1_bus_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1474,7 @@ func (x *KeyState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyState.ProtoReflect.Descriptor instead.
 func (*KeyState) Descriptor() ([]byte, []int) {
-	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{15}
+	return file_shopbell_bus_v1_bus_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *KeyState) GetApiKey() *v1.ApiKey {
@@ -1276,7 +1532,29 @@ const file_shopbell_bus_v1_bus_proto_rawDesc = "" +
 	"\x03due\x18\x02 \x03(\v2\".shopbell.bus.v1.Decision.DueEntryR\x03due\x1aR\n" +
 	"\bDueEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05value:\x028\x01\"\xf6\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05value:\x028\x01\"T\n" +
+	"\tShutHosts\x12\x16\n" +
+	"\x06sender\x18\x01 \x01(\tR\x06sender\x12/\n" +
+	"\x05hosts\x18\x02 \x03(\v2\x19.shopbell.bus.v1.ShutHostR\x05hosts\"i\n" +
+	"\bShutHost\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x17\n" +
+	"\ashop_id\x18\x02 \x01(\tR\x06shopId\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"B\n" +
+	"\aPutOffs\x127\n" +
+	"\n" +
+	"deliveries\x18\x01 \x03(\v2\x17.shopbell.bus.v1.PutOffR\n" +
+	"deliveries\"\x82\x02\n" +
+	"\x06PutOff\x12\x1f\n" +
+	"\vdelivery_id\x18\x01 \x01(\tR\n" +
+	"deliveryId\x12\x1d\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tR\twebhookId\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12;\n" +
+	"\vaccepted_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"acceptedAt\x129\n" +
+	"\n" +
+	"decided_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tdecidedAt\x12,\n" +
+	"\x03due\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"\xf6\x02\n" +
 	"\vAttemptMade\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\tR\n" +
 	"deliveryId\x12\x1d\n" +
@@ -1365,63 +1643,73 @@ func file_shopbell_bus_v1_bus_proto_rawDescGZIP() []byte {
 	return file_shopbell_bus_v1_bus_proto_rawDescData
 }
 
-var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_shopbell_bus_v1_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_shopbell_bus_v1_bus_proto_goTypes = []any{
 	(*Records)(nil),               // 0: shopbell.bus.v1.Records
 	(*Batch)(nil),                 // 1: shopbell.bus.v1.Batch
 	(*BatchedMessage)(nil),        // 2: shopbell.bus.v1.BatchedMessage
 	(*Record)(nil),                // 3: shopbell.bus.v1.Record
 	(*Decision)(nil),              // 4: shopbell.bus.v1.Decision
-	(*AttemptMade)(nil),           // 5: shopbell.bus.v1.AttemptMade
-	(*StatusChange)(nil),          // 6: shopbell.bus.v1.StatusChange
-	(*SwitchOff)(nil),             // 7: shopbell.bus.v1.SwitchOff
-	(*WebhookState)(nil),          // 8: shopbell.bus.v1.WebhookState
-	(*Discarded)(nil),             // 9: shopbell.bus.v1.Discarded
-	(*Recovered)(nil),             // 10: shopbell.bus.v1.Recovered
-	(*Secret)(nil),                // 11: shopbell.bus.v1.Secret
-	(*LaneState)(nil),             // 12: shopbell.bus.v1.LaneState
-	(*Tries)(nil),                 // 13: shopbell.bus.v1.Tries
-	(*ShopState)(nil),             // 14: shopbell.bus.v1.ShopState
-	(*KeyState)(nil),              // 15: shopbell.bus.v1.KeyState
-	nil,                           // 16: shopbell.bus.v1.BatchedMessage.HeadersEntry
-	nil,                           // 17: shopbell.bus.v1.Decision.DueEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*v1.Considered)(nil),         // 19: shopbell.v1.Considered
-	(*v1.Attempt)(nil),            // 20: shopbell.v1.Attempt
-	(*v1.Webhook)(nil),            // 21: shopbell.v1.Webhook
-	(*v1.Shop)(nil),               // 22: shopbell.v1.Shop
-	(*v1.ApiKey)(nil),             // 23: shopbell.v1.ApiKey
+	(*ShutHosts)(nil),             // 5: shopbell.bus.v1.ShutHosts
+	(*ShutHost)(nil),              // 6: shopbell.bus.v1.ShutHost
+	(*PutOffs)(nil),               // 7: shopbell.bus.v1.PutOffs
+	(*PutOff)(nil),                // 8: shopbell.bus.v1.PutOff
+	(*AttemptMade)(nil),           // 9: shopbell.bus.v1.AttemptMade
+	(*StatusChange)(nil),          // 10: shopbell.bus.v1.StatusChange
+	(*SwitchOff)(nil),             // 11: shopbell.bus.v1.SwitchOff
+	(*WebhookState)(nil),          // 12: shopbell.bus.v1.WebhookState
+	(*Discarded)(nil),             // 13: shopbell.bus.v1.Discarded
+	(*Recovered)(nil),             // 14: shopbell.bus.v1.Recovered
+	(*Secret)(nil),                // 15: shopbell.bus.v1.Secret
+	(*LaneState)(nil),             // 16: shopbell.bus.v1.LaneState
+	(*Tries)(nil),                 // 17: shopbell.bus.v1.Tries
+	(*ShopState)(nil),             // 18: shopbell.bus.v1.ShopState
+	(*KeyState)(nil),              // 19: shopbell.bus.v1.KeyState
+	nil,                           // 20: shopbell.bus.v1.BatchedMessage.HeadersEntry
+	nil,                           // 21: shopbell.bus.v1.Decision.DueEntry
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*v1.Considered)(nil),         // 23: shopbell.v1.Considered
+	(*v1.Attempt)(nil),            // 24: shopbell.v1.Attempt
+	(*v1.Webhook)(nil),            // 25: shopbell.v1.Webhook
+	(*v1.Shop)(nil),               // 26: shopbell.v1.Shop
+	(*v1.ApiKey)(nil),             // 27: shopbell.v1.ApiKey
 }
 var file_shopbell_bus_v1_bus_proto_depIdxs = []int32{
 	3,  // 0: shopbell.bus.v1.Records.records:type_name -> shopbell.bus.v1.Record
 	2,  // 1: shopbell.bus.v1.Batch.messages:type_name -> shopbell.bus.v1.BatchedMessage
-	16, // 2: shopbell.bus.v1.BatchedMessage.headers:type_name -> shopbell.bus.v1.BatchedMessage.HeadersEntry
-	18, // 3: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
+	20, // 2: shopbell.bus.v1.BatchedMessage.headers:type_name -> shopbell.bus.v1.BatchedMessage.HeadersEntry
+	22, // 3: shopbell.bus.v1.Record.at:type_name -> google.protobuf.Timestamp
 	4,  // 4: shopbell.bus.v1.Record.decision:type_name -> shopbell.bus.v1.Decision
-	5,  // 5: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
-	6,  // 6: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
-	19, // 7: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
-	17, // 8: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
-	18, // 9: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
-	20, // 10: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
-	18, // 11: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
-	18, // 12: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
-	21, // 13: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
-	11, // 14: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
-	10, // 15: shopbell.bus.v1.WebhookState.recovered:type_name -> shopbell.bus.v1.Recovered
-	9,  // 16: shopbell.bus.v1.WebhookState.discarded:type_name -> shopbell.bus.v1.Discarded
-	18, // 17: shopbell.bus.v1.Recovered.at:type_name -> google.protobuf.Timestamp
-	18, // 18: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
-	18, // 19: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
-	18, // 20: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
-	22, // 21: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
-	23, // 22: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
-	18, // 23: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	9,  // 5: shopbell.bus.v1.Record.attempt:type_name -> shopbell.bus.v1.AttemptMade
+	10, // 6: shopbell.bus.v1.Record.change:type_name -> shopbell.bus.v1.StatusChange
+	23, // 7: shopbell.bus.v1.Decision.considered:type_name -> shopbell.v1.Considered
+	21, // 8: shopbell.bus.v1.Decision.due:type_name -> shopbell.bus.v1.Decision.DueEntry
+	6,  // 9: shopbell.bus.v1.ShutHosts.hosts:type_name -> shopbell.bus.v1.ShutHost
+	22, // 10: shopbell.bus.v1.ShutHost.since:type_name -> google.protobuf.Timestamp
+	8,  // 11: shopbell.bus.v1.PutOffs.deliveries:type_name -> shopbell.bus.v1.PutOff
+	22, // 12: shopbell.bus.v1.PutOff.accepted_at:type_name -> google.protobuf.Timestamp
+	22, // 13: shopbell.bus.v1.PutOff.decided_at:type_name -> google.protobuf.Timestamp
+	22, // 14: shopbell.bus.v1.PutOff.due:type_name -> google.protobuf.Timestamp
+	22, // 15: shopbell.bus.v1.AttemptMade.matched_at:type_name -> google.protobuf.Timestamp
+	24, // 16: shopbell.bus.v1.AttemptMade.attempt:type_name -> shopbell.v1.Attempt
+	22, // 17: shopbell.bus.v1.StatusChange.matched_at:type_name -> google.protobuf.Timestamp
+	22, // 18: shopbell.bus.v1.SwitchOff.at:type_name -> google.protobuf.Timestamp
+	25, // 19: shopbell.bus.v1.WebhookState.webhook:type_name -> shopbell.v1.Webhook
+	15, // 20: shopbell.bus.v1.WebhookState.secrets:type_name -> shopbell.bus.v1.Secret
+	14, // 21: shopbell.bus.v1.WebhookState.recovered:type_name -> shopbell.bus.v1.Recovered
+	13, // 22: shopbell.bus.v1.WebhookState.discarded:type_name -> shopbell.bus.v1.Discarded
+	22, // 23: shopbell.bus.v1.Recovered.at:type_name -> google.protobuf.Timestamp
+	22, // 24: shopbell.bus.v1.Secret.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 25: shopbell.bus.v1.LaneState.since:type_name -> google.protobuf.Timestamp
+	22, // 26: shopbell.bus.v1.Tries.due:type_name -> google.protobuf.Timestamp
+	26, // 27: shopbell.bus.v1.ShopState.shop:type_name -> shopbell.v1.Shop
+	27, // 28: shopbell.bus.v1.KeyState.api_key:type_name -> shopbell.v1.ApiKey
+	22, // 29: shopbell.bus.v1.Decision.DueEntry.value:type_name -> google.protobuf.Timestamp
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_shopbell_bus_v1_bus_proto_init() }
@@ -1440,7 +1728,7 @@ func file_shopbell_bus_v1_bus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shopbell_bus_v1_bus_proto_rawDesc), len(file_shopbell_bus_v1_bus_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
