@@ -57,7 +57,7 @@ func (l *lanes) wait(webhookID string, d later) (why string, early bool) {
 // comes in its time.
 const (
 	maxRecalled = 64
-	maxFailing  = 1 << 15
+	maxFailing  = 1 << 16
 )
 
 // soonDue is how long before its time a delivery is no longer called back: its timer fires, if it has not fired with another
