@@ -52,7 +52,7 @@ func (l *lab) outageOf(ctx context.Context, ordered string) error {
 	before := int(50 * 5)
 	for deadline := back.Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) { // how exact the answer is
 		p.mu.Lock()
-		n := len(p.latency)
+		n := len(p.took)
 		p.mu.Unlock()
 		if n >= before+backlog {
 			break

@@ -209,7 +209,7 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p := h.site.spot(place, i)
 		count.Requests += p.requests.Load()
 		p.mu.Lock()
-		count.Arrived += len(p.latency)
+		count.Arrived += len(p.took)
 		p.mu.Unlock()
 	}
 	_ = json.NewEncoder(w).Encode(count) // he may be gone

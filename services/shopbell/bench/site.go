@@ -55,10 +55,16 @@ type spot struct {
 
 	mu      sync.Mutex // guards what follows
 	seen    map[string]bool
-	latency []time.Duration // of the distinct ones that were answered 2xx
+	took    []delivered // the distinct ones that were answered 2xx
 	order   []arrival
 	last    time.Time
 	repeats int
+}
+
+// delivered is when a receiver took a delivery, and how long after it was sent.
+type delivered struct {
+	at    time.Time
+	after time.Duration
 }
 
 // arrival is an event that has arrived for the first time.
@@ -265,7 +271,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.repeats++
 	} else {
 		p.seen[id] = true
-		p.latency = append(p.latency, now.Sub(sent))
+		p.took = append(p.took, delivered{now, now.Sub(sent)})
 		p.last = now
 		if at, ok := keyed(body); ok {
 			p.order = append(p.order, at)
