@@ -178,7 +178,8 @@ func (s *Subscription) listen(ctx context.Context, b *bus.Bus) error {
 	}()
 	for {
 		select {
-		case err := <-listening:
+		case err := <-listening: // ctx has ended
+			s.tellPutOffs(ctx, b)
 			return err
 		case <-tick.C:
 			s.tellPutOffs(ctx, b)
