@@ -24,6 +24,18 @@ func nobodyAnswers(w http.ResponseWriter) int {
 	panic(http.ErrAbortHandler)
 }
 
+// countOnceThere begins a receiver that answers nobody before it is up.
+func countOnceThere(t *testing.T) (n *numbers, up *atomic.Bool) {
+	t.Helper()
+	up = &atomic.Bool{}
+	return count(t, func(w http.ResponseWriter, _, _ int) int {
+		if up.Load() {
+			return 0
+		}
+		return nobodyAnswers(w)
+	}), up
+}
+
 // waiting is how many deliveries are remembered that wait for a later attempt.
 func (b *bundle) waiting() int {
 	b.sender.lanes.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,13 +18,7 @@ import (
 func TestSender_WhatComesForASilentHostWaitsWithoutAnAttempt(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	var up atomic.Bool
-	in := count(t, func(w http.ResponseWriter, _, _ int) int {
-		if up.Load() {
-			return 0
-		}
-		return nobodyAnswers(w)
-	})
+	in, up := countOnceThere(t)
 	b.start(t, few())
 	b.put(t, governed("wh_1", in.url, inAnHour()))
 	all := numbered("wh_1", 6)

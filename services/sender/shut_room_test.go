@@ -2,10 +2,8 @@ package sender
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,13 +47,7 @@ func TestSender_SaysWhichHostsAreShutAndSendsWhatWasPutOffForThat(t *testing.T) 
 	t.Parallel()
 	const before, meanwhile, after = manyShut, 20, 3
 	b := setup(t)
-	var up atomic.Bool
-	in := count(t, func(w http.ResponseWriter, _, _ int) int {
-		if up.Load() {
-			return 0
-		}
-		return nobodyAnswers(w)
-	})
+	in, up := countOnceThere(t)
 	said := b.hearShut(t)
 	b.start(t, few())
 	testwait.Until(t, "it says that no host is shut", func() bool { return said() != nil && len(said().GetHosts()) == 0 })
