@@ -186,7 +186,7 @@ func (s *Subscription) straight(ctx context.Context, d *contract.Delivery, w *we
 			return nil, err
 		}
 	} else if since, yes := s.shut.putsOff(w, d.MatchedAt); yes {
-		return all.putOff(d, w, since), nil
+		return all.putOff(ctx, d, w, since), nil
 	}
 	return d.Message(), nil
 }

@@ -122,11 +122,11 @@ func (s *shutHosts) putsOff(w *webhook.Webhook, now time.Time) (since time.Time,
 }
 
 // putOff adds that a delivery was put off, since its host is shut, and gives its timer.
-func (all *decided) putOff(d *contract.Delivery, w *webhook.Webhook, since time.Time) *nats.Msg {
+func (all *decided) putOff(ctx context.Context, d *contract.Delivery, w *webhook.Webhook, since time.Time) *nats.Msg {
 	d.Deferred = 1
 	until := d.MatchedAt.Add(contract.LeastPutOff)
 	host := webhook.Host(w.URL)
-	all.waits = append(all.waits, record.Change(d, contract.Delayed, contract.WaitsForHost(host, since, until)))
+	all.waits = append(all.waits, record.Traced(ctx, record.Change(d, contract.Delayed, contract.WaitsForHost(host, since, until))))
 	all.putOffs = append(all.putOffs, &busv1.PutOff{
 		DeliveryId: d.ID, WebhookId: d.WebhookID, Host: host,
 		AcceptedAt: timestamppb.New(d.AcceptedAt), DecidedAt: timestamppb.New(d.MatchedAt), Due: timestamppb.New(until),
